@@ -1,0 +1,1 @@
+"""The column table, and the file that is written from it."""

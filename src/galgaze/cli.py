@@ -1,0 +1,238 @@
+"""The command line: the same verbs as the Snakemake rules, by hand.
+
+Errors that the user, or time, can mend are printed as one paragraph; the exit code says which kind it was
+(2 configuration, 75 come back later). Anything else shows its traceback: it is a bug.
+"""
+
+import errno
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from galgaze import __version__
+from galgaze.errors import GalgazeError
+
+app = typer.Typer(
+    name="galgaze",
+    help="Galaxy morphology catalogues that also say where the network looked.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ConfigPath = Annotated[Path, typer.Option("--config", "-c", help="configuration file")]
+Field = Annotated[str, typer.Option("--field", help="a field of the configuration")]
+TaskName = Annotated[str, typer.Option("--task", help="a task of the configuration")]
+Shard = Annotated[int, typer.Option("--shard", min=0, help="number of the shard, from 0")]
+SurveyName = Annotated[str | None, typer.Option("--survey", help="a survey of the configuration; default: the task's")]
+Workers = Annotated[int, typer.Option("--workers", min=1, help="Dask workers, one thread each")]
+Dask = Annotated[str, typer.Option("--dask", help="local, slurm, or a scheduler's address")]
+
+
+class Split(StrEnum):
+    """Which part of a published set."""
+
+    train = "train"
+    test = "test"
+
+
+class Subset(StrEnum):
+    """Which labels count."""
+
+    all = "all"
+    confident = "confident"
+
+
+def _run(config: Path):
+    from galgaze.stages.context import Run
+
+    return Run.load(config)
+
+
+def _say(line: str) -> None:
+    from galgaze.stages.fetch import say
+
+    say(line)
+
+
+@app.command()
+def plan(
+    config: ConfigPath = Path("config.yaml"),
+    field: Annotated[str | None, typer.Option("--field", help="one field; default: all")] = None,
+):
+    """Read and check fields, and assign their sources to shards."""
+    from galgaze.stages.plan import make_plan
+
+    run = _run(config)
+    for name in [field] if field else list(run.config.fields):
+        record = make_plan(run, name)
+        _say(f"{name}: {record['sources']} sources in {record['shards']} shards")
+
+
+@app.command()
+def fetch(
+    field: Field,
+    shard: Shard,
+    survey: Annotated[str, typer.Option("--survey", help="a survey of the configuration")],
+    config: ConfigPath = Path("config.yaml"),
+):
+    """Fetch the cutouts of one shard."""
+    from galgaze.stages.fetch import fetch
+
+    _say(fetch(_run(config), field, survey, shard))
+
+
+@app.command()
+def shard(
+    field: Field,
+    task: TaskName,
+    shard: Shard,
+    survey: SurveyName = None,
+    config: ConfigPath = Path("config.yaml"),
+):
+    """Prepare the images of one shard and write them into the Zarr store."""
+    from galgaze.stages.shard import shard as make_shard
+
+    _say(make_shard(_run(config), field, task, shard, survey))
+
+
+@app.command()
+def train(task: TaskName, config: ConfigPath = Path("config.yaml")):
+    """Train a task's model on its labelled field."""
+    from galgaze.stages.train import train
+
+    _say(train(_run(config), task))
+
+
+@app.command()
+def predict(
+    field: Field,
+    task: TaskName,
+    workers: Workers = 1,
+    dask: Dask = "local",
+    config: ConfigPath = Path("config.yaml"),
+):
+    """Predict every source of a field."""
+    from galgaze.stages.predict import predict
+
+    _say(predict(_run(config), field, task, workers, dask))
+
+
+@app.command()
+def measure(
+    field: Field,
+    task: TaskName,
+    workers: Workers = 1,
+    dask: Dask = "local",
+    config: ConfigPath = Path("config.yaml"),
+):
+    """Measure the bars of a field."""
+    from galgaze.stages.measure import measure
+
+    _say(measure(_run(config), field, task, workers, dask))
+
+
+@app.command()
+def write(field: Field, task: TaskName, config: ConfigPath = Path("config.yaml")):
+    """Write the catalogue of a field and task."""
+    from galgaze.stages.write import write
+
+    _say(write(_run(config), field, task))
+
+
+@app.command()
+def report(field: Field, config: ConfigPath = Path("config.yaml")):
+    """Write the page of a field."""
+    from galgaze.stages.report import report
+
+    _say(report(_run(config), field))
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Option(help="model file")],
+    dataset: Annotated[str, typer.Option(help="mirabest:DIR or directory:DIR (with labels.csv: file, label)")],
+    split: Annotated[Split, typer.Option(help="which batches of MiraBest")] = Split.test,
+    subset: Annotated[Subset, typer.Option(help="all labels of MiraBest, or the confident ones")] = Subset.all,
+    pixel_scale_arcsec: Annotated[
+        float | None, typer.Option(help="of pictures in a directory; default: taken whole")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="images a forward pass")] = 64,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+):
+    """Print how good a model is on a labelled set."""
+    from galgaze.stages.evaluate import describe, evaluate
+
+    result = evaluate(model, dataset, split.value, subset.value, batch_size, pixel_scale_arcsec)
+    print(json.dumps(result, indent=1) if as_json else describe(result))
+
+
+@app.command()
+def card(model: Annotated[Path, typer.Argument(help="model file")]):
+    """Print a model's card."""
+    from galgaze.models.model_file import read_card
+
+    print(read_card(model).model_dump_json(indent=1))
+
+
+@app.command()
+def check(config: ConfigPath = Path("config.yaml")):
+    """Check a configuration without doing anything."""
+    from galgaze.config import load_config
+
+    load_config(config)
+    _say(f"{config}: good")
+
+
+@app.command()
+def schema():
+    """Print the JSON schema of the configuration."""
+    from galgaze.config import config_json_schema
+
+    print(json.dumps(config_json_schema(), indent=1))
+
+
+@app.command()
+def columns(task: TaskName = "optical_morphology"):
+    """Print the catalogue's columns as a Markdown table."""
+    from galgaze.catalogue.columns import catalogue_columns
+    from galgaze.catalogue.documentation import columns_table
+    from galgaze.errors import ConfigError
+    from galgaze.tasks import TASKS
+
+    if task not in TASKS:
+        raise ConfigError(f"--task {task!r}: known are {', '.join(TASKS)}.")
+    print(columns_table(catalogue_columns(TASKS[task])))
+
+
+@app.command()
+def version():
+    """Print the version."""
+    print(__version__)
+
+
+def main() -> None:
+    """Entry point of the ``galgaze`` command."""
+    try:
+        app()
+    except GalgazeError as error:
+        print(f"galgaze: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        print(
+            f"galgaze: cannot write{where}: {error.strerror}. No half file was left. Make room or change the folder, "
+            "and run the same command again: it goes on from here.",
+            file=sys.stderr,
+        )
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,438 @@
+"""The configuration: typed, documented here once, and checked before any work begins.
+
+``config.yaml`` is an instance of `Config`; ``workflow/config.schema.json`` is generated from it
+(``galgaze config schema``). Science stands in the configuration; cores, memory and partitions stand in
+``workflow/profiles``.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from galgaze.errors import ConfigError
+from galgaze.tasks import TASKS
+
+FIELD_NAME = r"^[a-z0-9][a-z0-9_]*$"  # becomes a folder and a Snakemake wildcard
+SURVEY_NAME = FIELD_NAME
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are refused, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+# ---------------------------------------------------------------------------------------------- surveys
+
+
+class HttpSettings(Section):
+    """How to ask a public service: politely, and not for ever."""
+
+    attempts: int = Field(4, ge=1, le=10, description="tries for one request before it counts as failed")
+    backoff_s: float = Field(1.0, ge=0, description="seconds before the second try; doubles with every try")
+    backoff_max_s: float = Field(60.0, ge=0, description="longest wait between two tries, Retry-After included")
+    timeout_s: float = Field(60.0, gt=0, description="seconds without an answer after which a try has failed")
+    pause_s: float = Field(0.2, ge=0, description="least seconds between two requests of one job")
+    give_up_after: int = Field(
+        10, ge=1, description="failed sources in a row after which the job stops, to be resumed later"
+    )
+
+
+class LegacySurvey(Section):
+    """DESI Legacy Imaging Surveys (DECaLS), through the viewer's cutout service; g r z, nanomaggies."""
+
+    kind: Literal["legacy"]
+    url: str = Field("https://www.legacysurvey.org/viewer", description="address of the viewer")
+    layer: str = Field("ls-dr9", description="the viewer's layer (data release), always sent")
+    size_px: int = Field(256, ge=16, le=512, description="side of the cutout in pixels")
+    pixel_scale_arcsec: float = Field(0.262, gt=0.05, lt=5, description="arcsec a pixel; 0.262 is native")
+    # A place known to be covered tells an outage from the edge of the survey: the service answers
+    # "500" in both cases.
+    probe_ra_deg: float = Field(190.1086, description="RA of a position that the service surely covers")
+    probe_dec_deg: float = Field(1.2005, description="Dec of a position that the service surely covers")
+    http: HttpSettings = HttpSettings()
+
+
+class FirstSurvey(Section):
+    """VLA FIRST, 1.4 GHz, through its cutout server; Jy/beam, 1.8 arcsec a pixel."""
+
+    kind: Literal["first"]
+    urls: list[str] = Field(
+        [
+            "https://sundog.stsci.edu/cgi-bin/firstcutout",
+            "https://third.ucllnl.org/cgi-bin/firstcutout",
+        ],
+        min_length=1,
+        description="cutout servers, asked in this order",
+    )
+    size_px: int = Field(
+        300, ge=33, le=1024, description="side in pixels of 1.8 arcsec; 300 as in the published preparation"
+    )
+    http: HttpSettings = HttpSettings()
+
+
+class DirectorySurvey(Section):
+    """Cutouts that are already on disk, one file a source, named after its id."""
+
+    kind: Literal["directory"]
+    path: str = Field(description="folder that holds <source_id>.fits, .fits.gz, .jpg, .jpeg or .png")
+    pixel_scale_arcsec: float | None = Field(
+        None,
+        gt=0,
+        description="arcsec a pixel of JPEG and PNG files; null: unknown, then no lengths in arcsec",
+    )
+
+
+class SimulatedLegacySurvey(Section):
+    """A simulated twin of `legacy`, drawn with GalSim; needs no network."""
+
+    kind: Literal["simulated_legacy"]
+    seed: int = Field(1, ge=0, description="another seed is another sky")
+    size_px: int = Field(256, ge=16, le=512, description="side of the cutout in pixels")
+    pixel_scale_arcsec: float = Field(0.262, gt=0.05, lt=5, description="arcsec a pixel")
+
+
+class SimulatedFirstSurvey(Section):
+    """A simulated twin of `first`, drawn with GalSim; needs no network."""
+
+    kind: Literal["simulated_first"]
+    seed: int = Field(1, ge=0, description="another seed is another sky")
+    size_px: int = Field(300, ge=33, le=1024, description="side in pixels of 1.8 arcsec")
+
+
+SurveySettings = Annotated[
+    LegacySurvey | FirstSurvey | DirectorySurvey | SimulatedLegacySurvey | SimulatedFirstSurvey,
+    Field(discriminator="kind"),
+]
+
+# ----------------------------------------------------------------------------------------------- fields
+
+
+class Columns(Section):
+    """How the table at hand names the columns; null: it has none."""
+
+    source_id: str = Field("source_id", description="unique id, read as text")
+    ra_deg: str = Field("ra", description="right ascension, degrees, ICRS")
+    dec_deg: str = Field("dec", description="declination, degrees, ICRS")
+    redshift: str | None = Field(None, description="redshift")
+    las_arcsec: str | None = Field(None, description="largest angular size of a radio source, arcsec")
+    petrosian_radius_arcsec: str | None = Field(None, description="Petrosian radius, arcsec")
+    label: str | None = Field(None, description="known class, to train on and to compare with")
+
+
+class TableSource(Section):
+    """Sources from a file."""
+
+    path: str = Field(description="CSV, Parquet, FITS or VOTable (by ending: .csv .parquet .fits .vot .xml)")
+    columns: Columns = Columns()
+
+
+class Cone(Section):
+    """A circle on the sky."""
+
+    ra_deg: float = Field(ge=0, lt=360, description="centre, degrees")
+    dec_deg: float = Field(ge=-90, le=90, description="centre, degrees")
+    radius_deg: float = Field(gt=0, le=180, description="radius, degrees")
+
+
+class Box(Section):
+    """A box on the sky, sides along RA and Dec."""
+
+    ra_deg: float = Field(ge=0, lt=360, description="centre, degrees")
+    dec_deg: float = Field(ge=-90, le=90, description="centre, degrees")
+    width_deg: float = Field(gt=0, le=180, description="extent along RA on the sky, degrees")
+    height_deg: float = Field(gt=0, le=180, description="extent along Dec, degrees")
+
+
+class QuerySource(Section):
+    """Sources from a VizieR catalogue, asked once through astroquery; the answer is kept."""
+
+    catalogue: str = Field("VIII/92/first14", description="VizieR's name; FIRST's own is VIII/92/first14")
+    cone: Cone | None = Field(None, description="a circle, or")
+    box: Box | None = Field(None, description="a box")
+    row_limit: int = Field(10_000, ge=1, description="an answer with as many rows is refused as cut short")
+    constraints: dict[str, str] = Field({}, description="VizieR column filters, such as Fint: '>10'")
+    columns: Columns = Columns(source_id="FIRST", ra_deg="RAJ2000", dec_deg="DEJ2000")
+    server: str | None = Field(None, description="VizieR mirror's host or address; null: astroquery's default")
+
+    @model_validator(mode="after")
+    def _one_region(self):
+        if (self.cone is None) == (self.box is None):
+            raise ValueError("give either cone or box")
+        return self
+
+
+class SimulatedSource(Section):
+    """Sources that only the simulated surveys know; their labels are the truth."""
+
+    survey: str = Field(description="the simulated survey (a key of surveys) whose truth gives the labels")
+    count: int = Field(ge=0, le=10_000_000, description="number of sources")
+    prefix: str = Field("sim", pattern=r"^[A-Za-z0-9_-]{1,32}$", description="ids are <prefix>-0000000 ...")
+
+
+class FieldSettings(Section):
+    """A named set of sources; exactly one of table, query, simulated."""
+
+    table: TableSource | None = Field(None, description="sources from a file")
+    query: QuerySource | None = Field(None, description="sources from VizieR")
+    simulated: SimulatedSource | None = Field(None, description="simulated sources")
+    labels: dict[str, str | None] = Field(
+        {}, description="from the label column's values to class names; null: not used as a label"
+    )
+    tasks: list[Literal[tuple(TASKS)]] = Field([], description="what to find out; []: only trained on")
+    shard_size: int | None = Field(None, ge=1, le=100_000, description="overrides the general shard_size")
+
+    @model_validator(mode="after")
+    def _one_origin(self):
+        if sum(origin is not None for origin in (self.table, self.query, self.simulated)) != 1:
+            raise ValueError("give exactly one of table, query, simulated")
+        return self
+
+
+# ------------------------------------------------------------------------------------------------ tasks
+
+
+class OpticalPreparation(Section):
+    """g r z fluxes, or a JPEG of the viewer, to a colour composite of fixed field of view."""
+
+    kind: Literal["optical_composite"] = "optical_composite"
+    field_of_view_arcsec: float = Field(
+        67.072, gt=0, description="side on the sky; 67.072 is 256 px of 0.262 arcsec, as Galaxy10 DECaLS"
+    )
+    size_px: int = Field(128, ge=16, le=1024, description="side in pixels; bars need 128 or more")
+    min_coverage: float = Field(0.8, ge=0, le=1, description="least observed fraction for a prediction")
+
+
+class RadioPreparation(Section):
+    """A radio map to the clipped, scaled uint8 image of Bowles et al. 2021."""
+
+    kind: Literal["radio_clip"] = "radio_clip"
+    size_px: int = Field(150, ge=16, le=1024, description="side in pixels of 1.8 arcsec, cut from the centre")
+    clip_sigma: float = Field(3.0, ge=0, description="pixels up to this many standard deviations become 0")
+    mask_las: bool = Field(False, description="blank everything beyond the source's largest angular size")
+    min_coverage: float = Field(0.8, ge=0, le=1, description="least observed fraction for a prediction")
+
+
+PreparationSettings = Annotated[OpticalPreparation | RadioPreparation, Field(discriminator="kind")]
+
+
+class NetworkSettings(Section):
+    """The architecture to train: the attention-gated CNN of Bowles et al. 2021."""
+
+    architecture: Literal["agcnn"] = "agcnn"
+    widths: list[int] = Field(
+        [6, 16, 32, 64], min_length=4, max_length=4, description="channels of the four convolution stages"
+    )
+    gate_pooling: Literal["mean", "sum"] = Field(
+        "mean", description="mean: sum of a x over sum of a, trains faster; sum: as published"
+    )
+    dropout: float = Field(0.5, ge=0, lt=1, description="share of a gate's values dropped in training")
+
+
+class TrainSettings(Section):
+    """Train on a labelled field."""
+
+    field: str = Field(description="the labelled field (a key of fields)")
+    survey: str | None = Field(None, description="survey to train on; null: the task's own")
+    network: NetworkSettings = NetworkSettings()
+    epochs: int = Field(30, ge=1, description="passes over the training images, at most")
+    half_size_epochs: int = Field(
+        0, ge=0, description="the first so many epochs see images of half the size, four times as quick"
+    )
+    patience_epochs: int = Field(30, ge=1, description="stop after so many epochs without improvement")
+    batch_size: int = Field(32, ge=2, description="images a step")
+    learning_rate: float = Field(3e-3, gt=0, description="peak of the one-cycle schedule (AdamW)")
+    weight_decay: float = Field(1e-4, ge=0, description="AdamW's")
+    validation_fraction: float = Field(0.2, gt=0, lt=1, description="share of the sources kept to validate on")
+    seed: int = Field(1, ge=0, description="of the first weights, the order and the augmentation")
+    # The number of threads splits the sums and so is part of the result: fixed here rather than taken from
+    # the machine, so that one core and two cores train the same network.
+    torch_threads: int = Field(2, ge=1, description="threads of the training on a CPU")
+
+
+class ModelSettings(Section):
+    """Where the model comes from: exactly one of weights and train."""
+
+    weights: str | None = Field(None, description="a model file (.safetensors with card)")
+    train: TrainSettings | None = Field(None, description="train on a labelled field")
+
+    @model_validator(mode="after")
+    def _one_origin(self):
+        if (self.weights is None) == (self.train is None):
+            raise ValueError("give exactly one of weights and train")
+        return self
+
+
+class BarSettings(Section):
+    """Bar lengths from SmoothGrad saliency (Bhambra et al. 2022)."""
+
+    probability_threshold: float = Field(
+        0.5, ge=0, le=1, description="measure where the barred class is at least as probable"
+    )
+    samples: int = Field(50, ge=1, le=10_000, description="noisy copies an image")
+    noise_fraction: float = Field(0.25, gt=0, description="noise sigma over the image's range")
+    seed: int = Field(1, ge=0, description="of the noise, with the source's id")
+
+
+class TaskSettings(Section):
+    """What to find out, on which images, with which model."""
+
+    survey: str = Field(description="who serves the images (a key of surveys)")
+    preparation: PreparationSettings = Field(description="from cutout to network input")
+    model: ModelSettings = Field(description="weights or training")
+    batch_size: int = Field(64, ge=1, description="images a forward pass; does not change results")
+    bars: BarSettings | None = Field(None, description="bar lengths; null: none")
+
+
+# ----------------------------------------------------------------------------------------------- whole
+
+
+class Config(Section):
+    """The whole configuration."""
+
+    results: str = Field("results", description="folder for everything a run leaves")
+    cache: str = Field("results/cache", description="folder of raw downloads, may be shared between runs")
+    contact: str = Field("", description="e-mail or address of the person responsible, told to the surveys")
+    shard_size: int = Field(500, ge=1, le=100_000, description="sources a shard: the unit of work and storage")
+    surveys: dict[Annotated[str, Field(pattern=SURVEY_NAME)], SurveySettings]
+    fields: dict[Annotated[str, Field(pattern=FIELD_NAME)], FieldSettings]
+    tasks: dict[Literal[tuple(TASKS)], TaskSettings]
+
+    @model_validator(mode="after")
+    def _references(self):
+        for name, field in self.fields.items():
+            for task in field.tasks:
+                _expect(task, self.tasks, f"fields.{name}.tasks")
+            if field.simulated:
+                _expect(field.simulated.survey, self.surveys, f"fields.{name}.simulated.survey")
+                kind = self.surveys[field.simulated.survey].kind
+                if not kind.startswith("simulated"):
+                    raise ValueError(f"fields.{name}.simulated.survey: {kind} is not a simulated survey")
+        for name, task in self.tasks.items():
+            _expect(task.survey, self.surveys, f"tasks.{name}.survey")
+            optical = TASKS[name].kind == "optical"
+            if (task.preparation.kind == "optical_composite") != optical:
+                raise ValueError(f"tasks.{name}.preparation.kind: {task.preparation.kind} does not fit {name}")
+            if task.bars and TASKS[name].barred_class is None:
+                raise ValueError(f"tasks.{name}.bars: {name} has no class of barred galaxies; leave bars out")
+            if task.model.train:
+                where = f"tasks.{name}.model.train"
+                _expect(task.model.train.field, self.fields, f"{where}.field")
+                if task.model.train.survey:
+                    _expect(task.model.train.survey, self.surveys, f"{where}.survey")
+        return self
+
+
+def _expect(name: str, known: dict, where: str) -> None:
+    if name not in known:
+        raise ValueError(f"{where}: {name!r} is not defined; defined are: {', '.join(known)}{_nearest(name, known)}")
+
+
+def _nearest(name: str, known) -> str:
+    close = difflib.get_close_matches(name, [str(key) for key in known], n=1, cutoff=0.5)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+# --------------------------------------------------------------------------------------------- loading
+
+
+def load_config(path: str | Path) -> Config:
+    """Read and check a configuration file.
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing, is not YAML, or does not fit `Config`; the message names every key at
+        fault and the nearest valid one.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read the configuration ({error.strerror}).") from error
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: this is not valid YAML: {' '.join(str(error).split())}") from error
+    return check_config(raw, str(path))
+
+
+def check_config(raw: Any, origin: str = "configuration") -> Config:
+    """Turn plain data (as read from YAML) into a `Config`; see `load_config` for what is raised."""
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{origin}: expected keys and values, found {type(raw).__name__}.")
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        problems = "\n".join(f"  - {_explain(problem, raw)}" for problem in error.errors())
+        raise ConfigError(f"{origin}: the configuration cannot be used:\n{problems}") from error
+
+
+def _explain(problem: dict, raw: dict) -> str:
+    """One validation problem as a sentence: where, what, what was expected."""
+    location = [str(part) for part in problem["loc"]]
+    where = ".".join(_as_written(location, raw)) or "top level"
+    if problem["type"] == "extra_forbidden":
+        siblings = _siblings(location)
+        hint = _nearest(location[-1], siblings)
+        return f"{where}: unknown key{hint or '; valid here: ' + ', '.join(siblings)}"
+    if problem["type"] == "missing":
+        return f"{where}: this key is required"
+    message = problem["msg"].removeprefix("Value error, ")
+    if where == "top level":
+        return message
+    given = problem["input"]
+    shown = "" if isinstance(given, dict) else f" (found {given!r})"
+    return f"{where}: {message[0].lower()}{message[1:]}{shown}"
+
+
+def _as_written(location: list[str], raw: Any) -> list[str]:
+    """Only those parts of a pydantic location that stand in the user's file.
+
+    pydantic puts in the tag of a union and '[key]'; the last part may be a key that is missing.
+    """
+    parts = []
+    for part in location:
+        keys = {str(key): value for key, value in raw.items()} if isinstance(raw, dict) else {}
+        if isinstance(raw, list) and part.isdigit():
+            parts.append(part)
+            raw = raw[int(part)]
+        elif part in keys:
+            parts.append(part)
+            raw = keys[part]
+        elif part is location[-1] and part != "[key]":
+            parts.append(part)
+    return parts
+
+
+def _siblings(location: list[str]) -> list[str]:
+    """Names of the keys that are valid beside the last part of ``location``."""
+    node = Config.model_json_schema()
+    definitions = node["$defs"]
+    for part in location[:-1]:
+        node = _descend(node, part, definitions)
+        if node is None:
+            return []
+    return list(node.get("properties", {}))
+
+
+def _descend(node: dict, part: str, definitions: dict) -> dict | None:
+    patterns = list(node.get("patternProperties", {}).values())
+    child = node.get("properties", {}).get(part) or next(iter(patterns), None) or node.get("additionalProperties")
+    if not isinstance(child, dict):
+        return None
+    if "discriminator" in child:  # the next part of the location is the union's tag
+        mapping = child["discriminator"]["mapping"]
+        return {"properties": {tag: {"$ref": reference} for tag, reference in mapping.items()}}
+    for option in [child, *child.get("anyOf", [])]:
+        if "$ref" in option:
+            return definitions[option["$ref"].removeprefix("#/$defs/")]
+    return child
+
+
+def config_json_schema() -> dict:
+    """The JSON schema of ``config.yaml``, generated from `Config`."""
+    return Config.model_json_schema()

@@ -1,0 +1,1 @@
+"""From cutouts to the Zarr store of network inputs."""

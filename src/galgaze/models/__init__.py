@@ -1,0 +1,1 @@
+"""Architectures, the model file, training."""

@@ -1,0 +1,166 @@
+"""A model in one file that a person can mail: weights as safetensors, and the card that says what they are.
+
+Nothing in it is executed when it is read. The card stands in the file's metadata under ``galgaze_card``.
+"""
+
+import json
+import struct
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from galgaze.config import PreparationSettings
+from galgaze.errors import ConfigError
+from galgaze.files import atomic_path
+from galgaze.tasks import TASKS
+
+CARD_KEY = "galgaze_card"
+MAX_HEADER_BYTES = 10_000_000
+
+
+class Calibration(BaseModel):
+    """How raw probabilities become confidences."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: Literal["temperature"]
+    temperature: float = Field(gt=0)
+
+
+class ModelCard(BaseModel):
+    """What the weights are, and what they may be fed.
+
+    Attributes
+    ----------
+    task : str
+        The task; `classes` must be its classes, in its order.
+    architecture : dict
+        ``name`` and the settings to build the network with.
+    classes : list of str
+        In the order of the outputs.
+    preparation : dict
+        `galgaze.images.preparation.preparation_identity` of the images trained on.
+    calibration : Calibration or None
+        None: confidences are not given.
+    training_data, metrics : dict
+        For people: on what it was trained, and how well it did.
+    seed : int or None
+        Of the training.
+    software : dict
+        Versions.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = 1
+    task: str
+    architecture: dict
+    classes: list[str]
+    channels: int
+    preparation: dict
+    calibration: Calibration | None = None
+    training_data: dict = {}
+    metrics: dict = {}
+    seed: int | None = None
+    software: dict = {}
+
+
+def save_model(path: str | Path, network, card: ModelCard) -> None:
+    """Write weights and card into one file, atomically."""
+    from safetensors.torch import save_file
+
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={CARD_KEY: card.model_dump_json()})
+
+
+def read_card(path: str | Path) -> ModelCard:
+    """Read the card alone; quick, and without loading torch.
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing, is no safetensors file, or has no valid card.
+    """
+    path = Path(path)
+    advice = "Give a model file that galgaze wrote, or train one (`model: train:`)."
+    try:
+        with open(path, "rb") as content:
+            (length,) = struct.unpack("<Q", content.read(8))
+            if length > MAX_HEADER_BYTES:
+                raise ValueError("the header is absurdly long")
+            header = json.loads(content.read(length))
+        text = header["__metadata__"][CARD_KEY]
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read the model file ({error.strerror}). {advice}") from error
+    except (ValueError, struct.error, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: this is not a galgaze model file (safetensors with a card). {advice}") from error
+    try:
+        card = ModelCard.model_validate_json(text)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: the model's card cannot be read: {error.errors()[0]['msg']}. {advice}") from error
+    _check_classes(path, card)
+    return card
+
+
+def _check_classes(path: Path, card: ModelCard) -> None:
+    if card.task not in TASKS:
+        raise ConfigError(f"{path}: the model is for the unknown task {card.task!r}; known are {', '.join(TASKS)}.")
+    expected = list(TASKS[card.task].classes)
+    if card.classes != expected:
+        raise ConfigError(
+            f"{path}: the model's classes are {card.classes}; {card.task} has, in this order, {expected}."
+        )
+
+
+def check_fits_task(path: str | Path, card: ModelCard, task: str, preparation: PreparationSettings) -> None:
+    """Refuse a model that was made for another task, or for other images.
+
+    `min_coverage` may differ: it decides which images are predicted, not how they look.
+    """
+    from galgaze.images.preparation import preparation_identity
+
+    if card.task != task:
+        raise ConfigError(f"{path}: the model is for {card.task}, the configuration wants {task}.")
+    ours = {key: value for key, value in preparation_identity(preparation).items() if key != "min_coverage"}
+    theirs = {key: value for key, value in card.preparation.items() if key != "min_coverage"}
+    differing = sorted(key for key in ours | theirs if ours.get(key) != theirs.get(key))
+    if differing:
+        pairs = "; ".join(f"{key}: model {theirs.get(key)}, configuration {ours.get(key)}" for key in differing)
+        raise ConfigError(
+            f"{path}: the model was made for images prepared otherwise ({pairs}). Set tasks.{task}.preparation to "
+            "the model's, or use another model."
+        )
+
+
+def build_network(card: ModelCard):
+    """The untrained network of a card."""
+    from galgaze.models.agcnn import AGCNN
+
+    settings = dict(card.architecture)
+    name = settings.pop("name", None)
+    if name != "agcnn":
+        raise ConfigError(f"The model's architecture {name!r} is not known; known is: agcnn.")
+    return AGCNN(card.channels, len(card.classes), **settings)
+
+
+def load_network(path: str | Path):
+    """The network with its weights, ready to predict, and its card.
+
+    Raises
+    ------
+    ConfigError
+        If card or weights cannot be used.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    card = read_card(path)
+    try:
+        network = build_network(card)
+        network.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError, TypeError, ValueError) as error:
+        detail = " ".join(str(error).split())[:300]
+        raise ConfigError(f"{path}: the weights do not fit the model's card: {detail}") from error
+    return network.eval(), card

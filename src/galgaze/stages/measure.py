@@ -1,0 +1,106 @@
+"""Stage 5: bars, from SmoothGrad saliency of the barred class, by Dask over the shards."""
+
+import numpy as np
+import pyarrow as pa
+
+from galgaze.catalogue.columns import BARS, probability_column
+from galgaze.config import BarSettings
+from galgaze.errors import ConfigError
+from galgaze.files import marker_holds, read_marker, write_marker
+from galgaze.images.store import read_shard
+from galgaze.layout import Layout
+from galgaze.stages import predict as prediction
+from galgaze.stages.context import Run
+from galgaze.stages.shards import check_store_shard, map_shards, part_holds, read_part, write_part
+from galgaze.tasks import TASKS
+
+MEASURE_VERSION = 1  # raise when the same saliency gives other numbers
+STAGE = "measure"
+PART_SCHEMA = pa.schema([("source_id", pa.string())] + [(column.name, column.dtype) for column in BARS])
+
+
+def measure(run: Run, field: str, task: str, workers: int = 1, dask: str = "local") -> str:
+    """Measure the bars of a field; gives a line that says what was done."""
+    settings = run.task(task).bars
+    if settings is None:
+        raise ConfigError(f"tasks.{task} has no `bars`: nothing is to be measured.")
+    predicted = read_marker(run.layout.stage_marker(field, task, prediction.STAGE))
+    if predicted is None:
+        raise ConfigError(f"The field {field} has not been predicted for {task} yet: `galgaze predict`.")
+    images, layout, model = run.images(field, task), run.layout, run.model(task).resolve()
+    inputs, todo = {}, {}
+    for name, predict_inputs in predicted["inputs"].items():
+        shard = int(name)
+        check_store_shard(layout, field, images.store, shard)
+        inputs[name] = {"predict": predict_inputs, "bars": settings.model_dump(), "version": MEASURE_VERSION}
+        if not part_holds(layout.part(field, task, STAGE, shard), inputs[name]):
+            todo[shard] = (
+                str(layout.results.resolve()), field, task, images.store, shard, str(model), predict_inputs["model"],
+                settings, inputs[name],
+            )  # fmt: skip
+    marker = layout.stage_marker(field, task, STAGE)
+    if not todo and marker_holds(marker, inputs):
+        return f"{field} {task}: bars already measured"
+    measured = map_shards(measure_shard, todo, f"measure {field} {task}", workers, dask)
+    write_marker(marker, inputs, [layout.part(field, task, STAGE, int(name)) for name in inputs])
+    return f"{field} {task}: {measured} bars measured in {len(todo)} shards, {len(inputs) - len(todo)} kept"
+
+
+def measure_shard(
+    results: str, field: str, task: str, store: str, shard: int, model: str, model_sha256: str,
+    settings: BarSettings, inputs: dict,
+) -> int:  # fmt: skip
+    """Measure one shard and write its part; runs on a Dask worker. Gives the number of bars measured."""
+    layout = Layout(results)
+    predicted = read_part(layout.part(field, task, prediction.STAGE, shard))
+    barred = TASKS[task].barred_class
+    likely = predicted[predicted[probability_column(barred)] >= settings.probability_threshold]
+    rows = []
+    if len(likely):
+        images = read_shard(layout.store(field, store), shard)
+        position = {name: row for row, name in enumerate(images.source_id)}
+        score = class_score(model, model_sha256, TASKS[task].classes.index(barred))
+        for source_id in likely["source_id"]:
+            row = position[source_id]
+            saliency = bar_saliency(score, images.image[row], source_id, settings)
+            rows.append({"source_id": source_id} | _bar_columns(saliency, images, row))
+    write_part(layout.part(field, task, STAGE, shard), rows, PART_SCHEMA, inputs)
+    return len(rows)
+
+
+def class_score(model: str, model_sha256: str, index: int):
+    """The function of one class's logit, (B, C, H, W) to (B,)."""
+    network, _ = prediction.load_on_worker(model, model_sha256)
+    return lambda image: network(image)[:, index]
+
+
+def bar_saliency(score, image: np.ndarray, source_id: str, settings: BarSettings) -> np.ndarray:
+    """SmoothGrad map (H, W) of one stored image (C, H, W) uint8; the noise is the source's own."""
+    import torch
+
+    from galgaze.measures.saliency import seed_of, smoothgrad
+    from galgaze.models.runtime import best_device, to_network_input
+
+    return smoothgrad(
+        score,
+        to_network_input(torch.from_numpy(image)).to(best_device()),
+        settings.samples,
+        settings.noise_fraction,
+        seed_of(source_id, settings.seed),
+    )
+
+
+def _bar_columns(saliency: np.ndarray, images, row: int) -> dict:
+    from galgaze.measures.bars import measure_bar
+
+    bar = measure_bar(saliency, images.centre_px[row].astype(float), images.jacobian_arcsec[row].astype(float))
+    numbers = {
+        "bar_length_px": bar.length_px,
+        "bar_length_arcsec": bar.length_arcsec,
+        "bar_position_angle_deg": bar.position_angle_deg,
+        "bar_elongation": bar.elongation,
+    }
+    return {name: float(value) if np.isfinite(value) else None for name, value in numbers.items()} | {
+        "bar_flag": bar.flag,
+        "bar_flag_reason": bar.flag_reason or None,
+    }

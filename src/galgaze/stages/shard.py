@@ -1,0 +1,75 @@
+"""Stage 2: decode, prepare, and write one shard into the field's Zarr store."""
+
+import numpy as np
+
+from galgaze import status
+from galgaze.errors import BadImage, ConfigError, NoCoverage
+from galgaze.files import marker_holds, read_marker, write_marker
+from galgaze.images.preparation import channels, preparation_identity, prepare
+from galgaze.images.store import ShardImages, ensure_store, write_shard
+from galgaze.stages.context import Run, read_sources, sources_identity, sources_of
+from galgaze.stages.fetch import read_contents
+from galgaze.stages.plan import read_record
+from galgaze.surveys.base import Source, Survey
+
+
+def shard(run: Run, field: str, task: str, shard_number: int, survey_name: str | None = None) -> str:
+    """Prepare one shard's images for a task; gives a line that says what was done."""
+    images = run.images(field, task, survey_name)
+    survey = run.survey(images.survey)
+    settings = run.task(task).preparation
+    frame = read_sources(run.layout, field, shard_number)
+    fetched = read_marker(run.layout.fetch_marker(field, images.survey, shard_number))
+    if fetched is None:
+        raise ConfigError(
+            f"Shard {shard_number} of {field} has not been fetched from {images.survey}: `galgaze fetch`."
+        )
+    inputs = {
+        "sources": sources_identity(frame),
+        "cutouts": fetched["inputs"]["content"],
+        "preparation": preparation_identity(settings),
+    }
+    marker = run.layout.store_marker(field, images.store, shard_number)
+    if marker_holds(marker, inputs):
+        return f"{field} {images.store} shard {shard_number}: already prepared"
+    # from here on the shard is in the making: no old marker may vouch for it
+    marker.unlink(missing_ok=True)
+
+    record = read_record(run, field)
+    size, shape = record["shard_size"], (channels(settings), settings.size_px, settings.size_px)
+    store = run.layout.store(field, images.store)
+    attributes = {"field": field, "survey": images.survey, "preparation": preparation_identity(settings)}
+    ensure_store(store, record["shards"], size, shape, attributes)
+    rows = ShardImages.empty(size, shape)
+    position = dict(zip(frame["source_id"], frame["position"], strict=True))
+    sources = {source.source_id: source for source in sources_of(frame)}
+    pack = run.layout.fetched(field, images.survey, shard_number)
+    for source_id, state, reason, sha256, body in read_contents(pack):
+        _fill(rows, position[source_id], survey, settings, sources[source_id], state, reason, sha256, body)
+    written = write_shard(store, shard_number, rows)
+    write_marker(marker, inputs, written)
+    return f"{field} {images.store} shard {shard_number}: {int(rows.valid.sum())} of {len(position)} images usable"
+
+
+def _fill(
+    rows: ShardImages, row: int, survey: Survey, settings, source: Source, state: str, reason, sha256, body
+) -> None:
+    """Put one source into its row."""
+    rows.source_id[row] = source.source_id
+    if state == status.OK:
+        rows.image_sha256[row] = sha256
+        try:
+            prepared = prepare(survey.decode(body, source), settings, source.las_arcsec)
+        except (BadImage, NoCoverage) as error:
+            state = status.BAD_IMAGE if isinstance(error, BadImage) else status.NO_COVERAGE
+            reason = error.reason
+        else:
+            state, reason = prepared.status, prepared.status_reason
+            rows.coverage[row] = prepared.coverage
+            rows.centre_px[row] = prepared.centre_px
+            rows.jacobian_arcsec[row] = prepared.jacobian_arcsec
+            rows.pixel_scale_arcsec[row] = np.sqrt(abs(np.linalg.det(prepared.jacobian_arcsec)))
+            if state == status.OK:
+                rows.image[row] = prepared.pixels
+                rows.valid[row] = True
+    rows.status[row], rows.status_reason[row] = state, reason or ""

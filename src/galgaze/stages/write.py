@@ -1,0 +1,97 @@
+"""Stage 6: join what the stages found, account for every source, and write the catalogue."""
+
+import numpy as np
+import pandas as pd
+from scipy.spatial import cKDTree
+
+from galgaze import __version__
+from galgaze.catalogue.columns import catalogue_columns
+from galgaze.catalogue.writer import healpix_29, to_arrow, write_catalogue
+from galgaze.errors import ConfigError
+from galgaze.files import read_marker, sha256_json
+from galgaze.models.model_file import read_card
+from galgaze.stages import measure, predict
+from galgaze.stages.context import Run, read_sources
+from galgaze.stages.shards import read_part
+from galgaze.tasks import TASKS
+
+SAME_SOURCE_ARCSEC = 1.0
+GIVEN = ["source_id", "ra_deg", "dec_deg", "redshift", "las_arcsec", "petrosian_radius_arcsec", "label"]
+
+
+def write(run: Run, field: str, task: str) -> str:
+    """Write the catalogue of a field and task; gives a line that says what was done."""
+    plan = read_sources(run.layout, field)
+    requested = plan[plan["requested"]]
+    frame = requested[GIVEN].reset_index(drop=True)
+    frame = _join(frame, _parts(run, field, task, predict.STAGE), field)
+    if run.task(task).bars:
+        bars = _parts(run, field, task, measure.STAGE)
+        frame = frame.merge(bars, on="source_id", how="left", validate="one_to_one")
+        # a bad measurement keeps its flag and reason, not its numbers
+        bad = frame["bar_flag"] == 2
+        frame.loc[bad, ["bar_length_px", "bar_length_arcsec", "bar_position_angle_deg"]] = np.nan
+    frame["_healpix_29"] = healpix_29(frame["ra_deg"], frame["dec_deg"])
+    frame["survey"] = run.task(task).survey
+    frame["pipeline_version"] = __version__
+    frame["training_role"] = _training_role(run, task, frame)
+    frame = frame.sort_values(["_healpix_29", "source_id"], ignore_index=True)
+    if len(frame) != len(requested):
+        raise RuntimeError(f"{field} {task}: {len(requested)} sources in, {len(frame)} rows out")
+    table = to_arrow(frame, catalogue_columns(TASKS[task]))
+    write_catalogue(run.layout.catalogue(field, task), table, _provenance(run, field, task, frame))
+    counts = frame["status"].value_counts()
+    return f"{field} {task}: {len(frame)} rows, " + ", ".join(f"{n} {name}" for name, n in counts.items())
+
+
+def _parts(run: Run, field: str, task: str, stage: str) -> pd.DataFrame:
+    marker = run.layout.stage_marker(field, task, stage)
+    value = read_marker(marker)
+    if value is None:
+        raise ConfigError(f"The stage {stage} of {field} {task} has not been run yet: `galgaze {stage}`.")
+    return pd.concat([read_part(marker.parent / name) for name in value["outputs"]], ignore_index=True)
+
+
+def _join(frame: pd.DataFrame, predicted: pd.DataFrame, field: str) -> pd.DataFrame:
+    missing = set(frame["source_id"]) - set(predicted["source_id"])
+    if missing:
+        raise ConfigError(
+            f"{len(missing)} sources of {field} are not among the predictions ({', '.join(sorted(missing)[:3])}): the "
+            "field has changed since. Run snakemake, or the stages fetch, shard and predict again."
+        )
+    return frame.merge(predicted, on="source_id", how="left", validate="one_to_one")
+
+
+def _training_role(run: Run, task: str, frame: pd.DataFrame) -> np.ndarray:
+    """What the model knew of each source, by position: a label seen under another id is still seen."""
+    role = np.full(len(frame), None, dtype=object)
+    path = run.layout.training_sources(task)
+    if run.task(task).model.train is None or not path.exists():
+        return role
+    known = pd.read_parquet(path)
+    reach = 2 * np.sin(np.radians(SAME_SOURCE_ARCSEC / 3600) / 2)
+    distance, index = cKDTree(_unit(known)).query(_unit(frame), distance_upper_bound=reach)
+    found = np.isfinite(distance)
+    role[found] = known["role"].to_numpy()[index[found]]
+    return role
+
+
+def _unit(frame: pd.DataFrame) -> np.ndarray:
+    ra, dec = np.radians(frame["ra_deg"].to_numpy()), np.radians(frame["dec_deg"].to_numpy())
+    return np.column_stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)])
+
+
+def _provenance(run: Run, field: str, task: str, frame: pd.DataFrame) -> dict:
+    settings = run.task(task)
+    return {
+        "pipeline_version": __version__,
+        "field": field,
+        "task": task,
+        "survey": run.survey(settings.survey).identity(),
+        "preparation": settings.preparation.model_dump(),
+        "bars": settings.bars.model_dump() if settings.bars else None,
+        "model_card": read_card(run.model(task)).model_dump(),
+        "sources_sha256": sha256_json(sorted(frame["source_id"])),
+        "rows": len(frame),
+        "rows_by_status": {name: int(n) for name, n in frame["status"].value_counts().items()},
+    }

@@ -1,0 +1,1 @@
+"""Who serves the images: one file a survey behind one small interface."""

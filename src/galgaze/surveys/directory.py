@@ -1,0 +1,91 @@
+"""The user's own cutouts on disk, one file a source, named after its id."""
+
+import gzip
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from galgaze.config import DirectorySurvey
+from galgaze.errors import BadImage, ConfigError, NoCoverage
+from galgaze.fields import safe_name
+from galgaze.surveys.base import Cutout, Source, Survey
+from galgaze.surveys.first import decode_first
+from galgaze.surveys.legacy import decode_grz
+
+SUFFIXES = (".fits", ".fits.gz", ".jpg", ".jpeg", ".png")
+MAX_BYTES = 256 * 2**20  # of an unpacked file
+Image.MAX_IMAGE_PIXELS = 100_000_000
+
+
+class Directory(Survey):
+    """FITS (with coordinates), gzipped FITS, JPEG and PNG."""
+
+    settings: DirectorySurvey
+
+    def __init__(self, settings: DirectorySurvey):
+        super().__init__(settings)
+        self._folder = Path(settings.path)
+        if not self._folder.is_dir():
+            raise ConfigError(
+                f"surveys: the folder {settings.path!r} of a `directory` survey does not exist. Make it, or correct "
+                "`path`; it is looked up from where the run is started."
+            )
+
+    def identity(self) -> dict:
+        """Path and scale. A file changed in place is not noticed: fetch again by hand then."""
+        return {
+            "kind": "directory",
+            "path": self.settings.path,
+            "pixel_scale_arcsec": self.settings.pixel_scale_arcsec,
+        }
+
+    def download(self, source: Source) -> tuple[bytes, str]:
+        """Read the source's file; see `Survey.download`."""
+        # ids that cannot be file names stand under their safe name
+        for suffix in SUFFIXES:
+            path = self._folder / f"{safe_name(source.source_id)}{suffix}"
+            if path.is_file():
+                return read_file(path), str(path)
+        raise NoCoverage(f"no file {safe_name(source.source_id)} with ending {', '.join(SUFFIXES)} in the folder")
+
+    def decode(self, body: bytes, source: Source) -> Cutout:
+        """Tell FITS from pictures by their first bytes."""
+        if not body.startswith(b"SIMPLE"):
+            return self._decode_picture(body)
+        try:
+            return decode_grz(body, source)
+        except BadImage as not_grz:
+            if "bands" not in not_grz.reason:
+                raise
+            return decode_first(body, source)
+
+    def _decode_picture(self, body: bytes) -> Cutout:
+        try:
+            picture = np.asarray(Image.open(io.BytesIO(body)).convert("RGB"))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise BadImage(f"unreadable picture: {error}") from error
+        pixels = np.ascontiguousarray(picture[::-1].transpose(2, 0, 1))  # north up -> rows from the south
+        height, width = pixels.shape[1:]
+        scale = self.settings.pixel_scale_arcsec
+        jacobian = np.diag([-scale, scale]) if scale else np.full((2, 2), np.nan)
+        centre = ((width - 1) / 2, (height - 1) / 2)
+        return Cutout(pixels, BANDS_OF_PICTURES, True, np.ones((height, width), bool), centre, jacobian)
+
+
+BANDS_OF_PICTURES = "rgb"
+
+
+def read_file(path: Path) -> bytes:
+    """A file's bytes, unpacked if its name says gzip; raises `BadImage`."""
+    try:
+        if path.suffix != ".gz":
+            return path.read_bytes()
+        with gzip.open(path) as packed:
+            body = packed.read(MAX_BYTES + 1)
+    except (OSError, EOFError) as error:
+        raise BadImage(f"{path.name}: cannot be read: {error}") from error
+    if len(body) > MAX_BYTES:
+        raise BadImage(f"{path.name}: unpacks to more than {MAX_BYTES} bytes")
+    return body

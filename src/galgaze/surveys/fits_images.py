@@ -1,0 +1,121 @@
+"""Reading hostile FITS bytes: everything is checked before a pixel is believed."""
+
+import io
+import warnings
+
+import numpy as np
+from astropy.io import fits
+from astropy.wcs import WCS, FITSFixedWarning
+
+from galgaze.errors import BadImage
+from galgaze.surveys.base import Source
+
+BLOCK = 2880  # bytes of a FITS block
+CARD = 80
+
+
+def read_fits(body: bytes) -> tuple[np.ndarray, fits.Header]:
+    """Pixels and header of the primary image.
+
+    Raises
+    ------
+    BadImage
+        If the body is not FITS, is cut short, or holds no image; the reason says which.
+    """
+    if not body.startswith(b"SIMPLE  ="):
+        start = " ".join(body[:60].decode("latin-1").split())
+        raise BadImage(f"not a FITS file, it starts with: {start!r}")
+    body = _repair_header(body)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            header = fits.Header.fromstring(body[: _header_length(body)])
+            expected = _header_length(body) + _data_length(header)
+            if len(body) < expected:
+                raise BadImage(f"truncated: {len(body)} bytes of the {expected} that the header announces")
+            with fits.open(io.BytesIO(body), memmap=False, lazy_load_hdus=True) as hdus:
+                data = hdus[0].data
+    except (OSError, ValueError, TypeError, KeyError, fits.VerifyError) as error:
+        raise BadImage(f"unreadable FITS: {error}") from error
+    if data is None or data.ndim not in (2, 3) or 0 in data.shape:
+        raise BadImage(f"no image in the FITS file (shape {None if data is None else data.shape})")
+    return data.astype(np.float32), header
+
+
+def _header_length(body: bytes) -> int:
+    """Bytes of the primary header, END and padding included."""
+    for start in range(0, len(body) - CARD + 1, CARD):
+        if body[start : start + 8] == b"END     ":
+            return -(-(start + CARD) // BLOCK) * BLOCK
+    raise BadImage("truncated: the FITS header has no end")
+
+
+def _repair_header(body: bytes) -> bytes:
+    """Blank control characters (SkyView's FIRST files hold tabs) in the header, never in the data."""
+    length = _header_length(body)
+    head = bytes(byte if 32 <= byte < 127 else 32 for byte in body[:length])
+    return head + body[length:]
+
+
+def _data_length(header: fits.Header) -> int:
+    """Bytes that the header's image needs, without padding."""
+    axes = int(header.get("NAXIS", 0))
+    pixels = int(np.prod([int(header[f"NAXIS{axis + 1}"]) for axis in range(axes)], dtype=object)) if axes else 0
+    return abs(int(header["BITPIX"])) // 8 * pixels
+
+
+def locate(header: fits.Header, source: Source) -> tuple[tuple[float, float], np.ndarray]:
+    """Where the source stands in the image, and how the sky lies there.
+
+    Returns
+    -------
+    centre_px : tuple of float
+        Column and row, 0-based.
+    jacobian_arcsec : numpy.ndarray
+        (2, 2): d(east, north) / d(column, row) on the plane tangent at the source, in arcsec.
+
+    Raises
+    ------
+    BadImage
+        If the header has no celestial coordinates, or the source lies outside of them.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FITSFixedWarning)
+            wcs = WCS(header, naxis=2).celestial
+        if not wcs.has_celestial:
+            raise BadImage("the FITS header has no celestial coordinates (WCS)")
+        column, row = (float(value) for value in wcs.all_world2pix(source.ra_deg, source.dec_deg, 0))
+        # a step of one pixel each way, around the source
+        columns = column + np.array([-0.5, 0.5, 0.0, 0.0])
+        rows = row + np.array([0.0, 0.0, -0.5, 0.5])
+        east, north = _tangent_plane_arcsec(*wcs.all_pix2world(columns, rows, 0), source)
+    except BadImage:
+        raise
+    except Exception as error:  # astropy.wcs raises many kinds; every one means an unusable header
+        raise BadImage(f"unusable coordinates (WCS) in the FITS header: {error}") from error
+    jacobian = np.array([[east[1] - east[0], east[3] - east[2]], [north[1] - north[0], north[3] - north[2]]])
+    if not (np.isfinite([column, row]).all() and np.isfinite(jacobian).all() and np.linalg.det(jacobian) != 0):
+        raise BadImage("unusable coordinates (WCS) in the FITS header: the source is not on the image's plane")
+    return (column, row), jacobian
+
+
+def _tangent_plane_arcsec(ra_deg, dec_deg, source: Source) -> tuple[np.ndarray, np.ndarray]:
+    """Gnomonic projection of positions around the source: arcsec east and north of it."""
+    ra, dec = np.radians(ra_deg), np.radians(dec_deg)
+    ra0, dec0 = np.radians(source.ra_deg), np.radians(source.dec_deg)
+    cosine = np.sin(dec0) * np.sin(dec) + np.cos(dec0) * np.cos(dec) * np.cos(ra - ra0)
+    east = np.cos(dec) * np.sin(ra - ra0) / cosine
+    north = (np.cos(dec0) * np.sin(dec) - np.sin(dec0) * np.cos(dec) * np.cos(ra - ra0)) / cosine
+    return np.degrees(east) * 3600, np.degrees(north) * 3600
+
+
+def check_finite(pixels: np.ndarray, observed: np.ndarray) -> None:
+    """Refuse images that carry no information: nothing observed, infinite, or constant."""
+    values = pixels[:, observed]
+    if values.size == 0:
+        return  # nothing observed: the coverage says so
+    if np.isinf(values).any() or np.abs(values).max() > 1e20:
+        raise BadImage("the image holds infinite or absurd values")
+    if values.min() == values.max():
+        raise BadImage(f"the image is constant ({values.flat[0]:g})")

@@ -1,0 +1,79 @@
+"""A local server that speaks the FIRST cutout protocol and sends files of a folder, byte for byte.
+
+The nearest file within 30 arcsec answers, in the size it has: ImageSize and MaxImSize are only noted.
+"""
+
+import re
+
+import numpy as np
+
+from tests.servers import header
+from tests.servers.base import Reply, SurveyServer, arguments, page, serve
+
+PATHS = ("/cgi-bin/firstcutout", "/cgi-bin/firstimage", "/cgi-bin/firstimage/post")
+MATCH_ARCSEC = 30
+HEADER_BYTES = 20 * header.BLOCK
+
+
+class FirstServer(SurveyServer):
+    """`FirstServer(folder)` serves the folder's *.fits and *.fits.gz by position."""
+
+    path = PATHS[0]
+
+    def __init__(self, folder, port: int = 0, delay: float = 0.0):
+        super().__init__(port, delay)
+        self.files = header.fits_files(folder)
+        headers = (header.parse_header(header.read_bytes(path, HEADER_BYTES))[0] for path in self.files)
+        centres = [header.centre(values) for values in headers]
+        self.ra, self.dec = np.array(centres, float).reshape(-1, 2).T
+
+    def answer(self, path: str, params: dict[str, str]) -> Reply:
+        if path not in PATHS:
+            return page("Not found", 404)
+        try:
+            ra, dec = parse_position(params.get("RA", ""), params.get("Dec", ""))
+        except ValueError:
+            return page("Error: could not parse coordinates")
+        if params.get("Equinox", "J2000") != "J2000" or not params.get("ImageType", "").startswith("FITS"):
+            return page("Error: this test server sends FITS images in J2000 only")
+        distance = header.separations_arcsec(ra, dec, self.ra, self.dec)
+        if distance.size == 0 or distance.min() > MATCH_ARCSEC:
+            return page("The position is not covered by the FIRST survey; no image was made")
+        return Reply(200, header.read_bytes(self.files[distance.argmin()]), "image/x-fits")
+
+
+def parse_position(ra: str, dec: str = "") -> tuple[float, float]:
+    """RA and Dec in degrees, from one field ("11.59102 46.4961", "11 35 27.7 +46 29 46") or from two.
+
+    RA is in hours. Exponents, NaN and numbers out of range raise ValueError.
+    """
+    if not dec:
+        if signed := re.fullmatch(r"([^+-]+)([+-].*)", ra.strip()):
+            ra, dec = signed.groups()
+        else:
+            words = ra.split()
+            half = len(words) // 2
+            if not half or len(words) % 2:
+                raise ValueError(f"not an RA and a Dec: {ra!r}")
+            ra, dec = " ".join(words[:half]), " ".join(words[half:])
+    hours, degrees = _sexagesimal(ra), _sexagesimal(dec)
+    if not 0 <= hours < 24 or abs(degrees) > 90:
+        raise ValueError("position out of range")
+    return hours * 15, degrees
+
+
+def _sexagesimal(text: str) -> float:
+    sign, digits = re.fullmatch(r"([+-]?)(.*)", text.strip().rstrip("hdms")).groups()
+    parts = re.split(r"\s*[hdm:\s]\s*", digits.strip())
+    if len(parts) > 3 or not all(re.fullmatch(r"\d+\.?\d*|\.\d+", part) for part in parts):
+        raise ValueError(f"not a number: {text!r}")
+    numbers = [float(part) for part in parts]
+    if any(number >= 60 for number in numbers[1:]):
+        raise ValueError(f"minutes or seconds beyond 60: {text!r}")
+    size = sum(number / 60**power for power, number in enumerate(numbers))
+    return -size if sign == "-" else size
+
+
+if __name__ == "__main__":
+    options = arguments(__doc__).parse_args()
+    serve(FirstServer(options.folder, options.port, options.delay))

@@ -1,0 +1,35 @@
+rule write:
+    """Join what the stages found into the catalogue."""
+    input:
+        LAYOUT.stage_marker("{field}", "{task}", "predict"),
+        get_measured,
+    output:
+        LAYOUT.catalogue("{field}", "{task}"),
+    params:
+        config=CONFIG,
+    log:
+        LAYOUT.log("write", "{field}", "{task}"),
+    resources:
+        mem_mb=4000,
+    conda:
+        "../../envs/galgaze.yaml"
+    shell:
+        "galgaze write --config {params.config} --field {wildcards.field} --task {wildcards.task} 2>&1 | tee {log}"
+
+
+rule report:
+    """Write the page of a field."""
+    input:
+        get_catalogues,
+    output:
+        LAYOUT.report("{field}"),
+    params:
+        config=CONFIG,
+    log:
+        LAYOUT.log("report", "{field}"),
+    resources:
+        mem_mb=4000,
+    conda:
+        "../../envs/galgaze.yaml"
+    shell:
+        "galgaze report --config {params.config} --field {wildcards.field} 2>&1 | tee {log}"

@@ -1,0 +1,118 @@
+# Checks the configuration, plans the fields (a dry run does too, so that it can count the jobs), and holds the
+# functions that the rules ask for their inputs.
+import json
+
+from snakemake.exceptions import WorkflowError
+
+from galgaze.config import check_config
+from galgaze.errors import GalgazeError
+from galgaze.files import write_if_changed
+from galgaze.layout import Layout
+from galgaze.stages.context import Run
+from galgaze.stages.plan import make_plan
+from galgaze.stages.validate import check_run
+
+try:
+    RUN = Run(check_config(config))
+    check_run(RUN)
+    SHARDS = {field: make_plan(RUN, field)["shards"] for field in RUN.config.fields}
+except GalgazeError as error:
+    raise WorkflowError(str(error)) from None
+
+LAYOUT = RUN.layout
+# Jobs read this file rather than config.yaml: it has what --configfile and --config have changed.
+CONFIG = str(LAYOUT.config())
+write_if_changed(CONFIG, json.dumps(RUN.config.model_dump(), indent=1).encode())
+
+IMAGES = {(images.field, images.store): images for images in RUN.all_images()}
+
+
+wildcard_constraints:
+    field="[a-z0-9_]+",
+    survey="[a-z0-9_]+",
+    task="[a-z0-9_]+",
+    store="[a-z0-9_]+-[0-9a-f]+",
+    shard="[0-9]+",
+
+
+def get_reports():
+    """A page for every field that has a task."""
+    return [LAYOUT.report(field) for field, settings in RUN.config.fields.items() if settings.tasks]
+
+
+def get_downloads(wildcards):
+    """Jobs that ask a public server are few at a time: see `downloads` in the profiles."""
+    return int(RUN.survey(wildcards.survey).remote)
+
+
+def get_survey_identity(wildcards):
+    """What decides the bytes that a survey serves; a change fetches again."""
+    return RUN.survey(wildcards.survey).identity()
+
+
+def get_fetch_marker(wildcards):
+    """The cutouts that a shard of a store is made from."""
+    images = IMAGES[wildcards.field, wildcards.store]
+    return LAYOUT.fetch_marker(wildcards.field, images.survey, wildcards.shard)
+
+
+def get_store_task(wildcards):
+    """A task whose preparation a store has."""
+    return IMAGES[wildcards.field, wildcards.store].task
+
+
+def get_store_survey(wildcards):
+    """The survey whose images a store has."""
+    return IMAGES[wildcards.field, wildcards.store].survey
+
+
+def store_markers(images):
+    """Markers of all shards of a store."""
+    return [LAYOUT.store_marker(images.field, images.store, shard) for shard in range(SHARDS[images.field])]
+
+
+def get_training_images(wildcards):
+    """The labelled images of a task."""
+    return store_markers(RUN.training_images(wildcards.task))
+
+
+def get_training_settings(wildcards):
+    """What decides a training; a change trains again."""
+    return RUN.train_settings(wildcards.task).model_dump()
+
+
+def get_training_threads(wildcards):
+    """As configured: the number of threads is part of the result."""
+    return RUN.train_settings(wildcards.task).torch_threads
+
+
+def get_images(wildcards):
+    """The images of a field for a task."""
+    return store_markers(RUN.images(wildcards.field, wildcards.task))
+
+
+def get_model(wildcards):
+    """The marker of the trained model, or the weights named in the configuration."""
+    weights = RUN.task(wildcards.task).model.weights
+    return weights or LAYOUT.model(wildcards.task).with_suffix(".json")
+
+
+def get_dask_workers(wildcards, threads):
+    """Workers x one thread = the job's cores, unless a profile says otherwise."""
+    return threads
+
+
+def get_bar_settings(wildcards):
+    """What decides the bars; a change measures again."""
+    return RUN.task(wildcards.task).bars.model_dump()
+
+
+def get_measured(wildcards):
+    """The marker of the bars, where there are any to measure."""
+    bars = RUN.task(wildcards.task).bars
+    return LAYOUT.stage_marker(wildcards.field, wildcards.task, "measure") if bars else []
+
+
+def get_catalogues(wildcards):
+    """The catalogues of a field."""
+    return [LAYOUT.catalogue(wildcards.field, task) for task in RUN.config.fields[wildcards.field].tasks]

@@ -35,7 +35,7 @@ lint: $(VENV)/.installed-tests
 
 # Real radio galaxies end to end: local server, fetch, training, catalogue, report. DATA: the folder of test data.
 mirabest: $(VENV)/.installed-tests
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks.real_surveys --data "$(DATA)" --cores $(CORES)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.workflow.real_surveys --data "$(DATA)" --cores $(CORES)
 
 # After installing other versions by hand: write them down.
 pins: $(VENV)/.installed-tests

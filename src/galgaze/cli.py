@@ -66,8 +66,10 @@ def plan(
 ):
     """Read and check fields, and assign their sources to shards."""
     from galgaze.stages.plan import make_plan
+    from galgaze.stages.validate import check_run
 
     run = _run(config)
+    check_run(run)
     for name in [field] if field else list(run.config.fields):
         record = make_plan(run, name)
         _say(f"{name}: {record['sources']} sources in {record['shards']} shards")
@@ -181,10 +183,10 @@ def card(model: Annotated[Path, typer.Argument(help="model file")]):
 
 @app.command()
 def check(config: ConfigPath = Path("config.yaml")):
-    """Check a configuration without doing anything."""
-    from galgaze.config import load_config
+    """Check a configuration, and the weights that it names, without doing anything."""
+    from galgaze.stages.validate import check_run
 
-    load_config(config)
+    check_run(_run(config))
     _say(f"{config}: good")
 
 

@@ -222,7 +222,7 @@ PreparationSettings = Annotated[OpticalPreparation | RadioPreparation, Field(dis
 class NetworkSettings(Section):
     """The architecture to train: the attention-gated CNN of Bowles et al. 2021."""
 
-    architecture: Literal["agcnn"] = "agcnn"
+    architecture: Literal["agcnn"] = Field("agcnn", description="the only one so far")
     widths: list[int] = Field(
         [6, 16, 32, 64], min_length=4, max_length=4, description="channels of the four convolution stages"
     )
@@ -239,8 +239,8 @@ class TrainSettings(Section):
     survey: str | None = Field(None, description="survey to train on; null: the task's own")
     network: NetworkSettings = NetworkSettings()
     epochs: int = Field(30, ge=1, description="passes over the training images, at most")
-    half_size_epochs: int = Field(
-        0, ge=0, description="the first so many epochs see images of half the size, four times as quick"
+    central_epochs: int = Field(
+        0, ge=0, description="the first so many epochs see the central half of each side: four times as quick"
     )
     patience_epochs: int = Field(30, ge=1, description="stop after so many epochs without improvement")
     batch_size: int = Field(32, ge=2, description="images a step")

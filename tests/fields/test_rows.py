@@ -52,9 +52,7 @@ def test_all_bad_rows_are_counted_and_the_first_ten_listed(tmp_path):
     rows = ["good,1,1"] + [f"s{row},12:00:00,99" for row in range(2, 9)] + ["a,,0", "a,1,0"]
     message = refused(tmp_path, "source_id,ra,dec\n" + "\n".join(rows))
     assert message.count("\n  - row ") == 10
-    assert (
-        message.index("row 2: ra = '12:00:00'") < message.index("row 2: dec = 99.0") < message.index("row 3:")
-    )
+    assert message.index("row 2: ra = '12:00:00'") < message.index("row 2: dec = 99.0") < message.index("row 3:")
     assert message.endswith("and 6 more")
 
 
@@ -85,9 +83,7 @@ dec_degrees = st.floats(-90, 90)
 
 
 @settings(max_examples=25, deadline=None)
-@given(
-    st.lists(st.tuples(ids, ra_degrees, dec_degrees), min_size=1, max_size=5, unique_by=lambda row: row[0])
-)
+@given(st.lists(st.tuples(ids, ra_degrees, dec_degrees), min_size=1, max_size=5, unique_by=lambda row: row[0]))
 def test_ids_and_positions_survive_every_format(tmp_path_factory, rows):
     rows = [row for row in rows if not ROUNDED_ID.fullmatch(row[0])] or [("a", 1.0, 2.0)]
     columns = Columns(source_id="name")
@@ -138,9 +134,7 @@ def test_refused_ids(source_id, message):
         fields.check_ids(["good", source_id])
 
 
-@pytest.mark.parametrize(
-    "source_id", ["../../x", "a/b", "CON", "naïve é", "=cmd()", "星", "x" * 200, "007", "A b"]
-)
+@pytest.mark.parametrize("source_id", ["../../x", "a/b", "CON", "naïve é", "=cmd()", "星", "x" * 200, "007", "A b"])
 def test_hostile_ids_are_kept_as_they_are(tmp_path, source_id):
     assert read_csv(tmp_path, f"source_id,ra,dec\n{source_id},1,2\n")["source_id"].tolist() == [source_id]
 
@@ -242,9 +236,7 @@ def test_labels_without_classes_are_text(tmp_path):
 
 
 def test_labels_without_a_column(tmp_path):
-    assert "columns.label names no column" in refused(
-        tmp_path, "source_id,ra,dec\na,1,2\n", labels={"1": "FRI"}
-    )
+    assert "columns.label names no column" in refused(tmp_path, "source_id,ra,dec\na,1,2\n", labels={"1": "FRI"})
 
 
 # ---------------------------------------------------------------------------------------------------- hash

@@ -259,9 +259,7 @@ def test_data() -> Path:
 
 
 def test_mirabest(test_data, tmp_path):
-    columns = Columns(
-        ra_deg="ra_deg", dec_deg="dec_deg", redshift="redshift", las_arcsec="las_arcsec", label="label"
-    )
+    columns = Columns(ra_deg="ra_deg", dec_deg="dec_deg", redshift="redshift", las_arcsec="las_arcsec", label="label")
     labels = {str(code): {1: "FRI", 2: "FRII", 3: None}[code // 100] for code in range(100, 400)}
     path = test_data / "first" / "mirabest" / "sources.csv"
     frame = read(path, columns, labels)

@@ -129,15 +129,11 @@ def test_an_answer_saved_by_hand_has_sexagesimal_positions(vizier, tmp_path):
 
 @pytest.mark.parametrize("limit", [2, 3])
 def test_cut_short(vizier, tmp_path, limit):
-    nothing_kept(
-        vizier, tmp_path, ConfigError, f"cut short at {limit} rows. Raise row_limit", row_limit=limit
-    )
+    nothing_kept(vizier, tmp_path, ConfigError, f"cut short at {limit} rows. Raise row_limit", row_limit=limit)
 
 
 def test_unknown_columns_of_a_query(vizier, tmp_path):
-    message = (
-        r"lacks the columns 'Name', 'fint' \(did you mean 'Fint'\?\).*VizieR says: Column 'Name' unknown"
-    )
+    message = r"lacks the columns 'Name', 'fint' \(did you mean 'Fint'\?\).*VizieR says: Column 'Name' unknown"
     vizier.body = vizier._votable(
         {"-source": vizier.catalogue, "-out": "Name,fint,Fint", "-out.add": "_RAJ2000,_DEJ2000"}
         | {"-c": "180+30", "-c.rd": "1", "-out.max": "9"}
@@ -149,9 +145,7 @@ def test_unknown_columns_of_a_query(vizier, tmp_path):
 def test_several_tables(vizier, tmp_path):
     body = vizier._votable({"-source": vizier.catalogue, "-c": "180+30", "-c.rd": "1", "-out.max": "9"} | OUT)
     resource = body[body.index("<RESOURCE") : body.index("</VOTABLE>")]
-    vizier.body = body.replace(
-        resource, resource + resource.replace("first14", "other").replace("yCat", "y")
-    ).encode()
+    vizier.body = body.replace(resource, resource + resource.replace("first14", "other").replace("yCat", "y")).encode()
     nothing_kept(vizier, tmp_path, ConfigError, "several tables.*: VIII/92/first14, VIII/92/other")
 
 
@@ -160,9 +154,7 @@ OUT = {"-out": "FIRST", "-out.add": "_RAJ2000,_DEJ2000"}
 
 def test_duplicate_names_in_an_answer(vizier, tmp_path):
     vizier.rows.append(vizier.rows[0] | {"_RAJ2000": 180.1})
-    with pytest.raises(
-        ConfigError, match=r"row 4: the id 'J115900.0\+300000' stands already in row 1, at a diff"
-    ):
+    with pytest.raises(ConfigError, match=r"row 4: the id 'J115900.0\+300000' stands already in row 1, at a diff"):
         resolved(vizier, tmp_path)
 
 
@@ -217,9 +209,7 @@ def test_queries_that_are_refused_unasked(vizier, tmp_path, changes):
 
 
 def test_integer_names_and_padding(vizier, tmp_path):
-    body = vizier._votable(
-        {"-source": vizier.catalogue, "-c": "180+30", "-c.rd": "0.6", "-out.max": "9"} | OUT
-    )
+    body = vizier._votable({"-source": vizier.catalogue, "-c": "180+30", "-c.rd": "0.6", "-out.max": "9"} | OUT)
     vizier.body = body.replace("<TD>J1159", "<TD>  J1159").encode()
     assert resolved(vizier, tmp_path / "a")["source_id"][0] == "J115900.0+300000"
     vizier.body = body.replace('arraysize="16"', 'arraysize="*"').encode()

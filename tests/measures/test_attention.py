@@ -103,9 +103,7 @@ def test_bounds(attention):
         return
     assert 0 <= statistics.entropy <= 1
     assert 1 - 1e-9 <= statistics.peak <= attention.size * (1 + 1e-9)
-    assert (
-        SCALE**2 * (1 - 1e-9) <= statistics.effective_area_arcsec2 <= attention.size * SCALE**2 * (1 + 1e-9)
-    )
+    assert SCALE**2 * (1 - 1e-9) <= statistics.effective_area_arcsec2 <= attention.size * SCALE**2 * (1 + 1e-9)
     assert 0 <= statistics.centroid_offset_arcsec <= SCALE * np.hypot(10, 10)
 
 

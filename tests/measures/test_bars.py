@@ -110,9 +110,7 @@ def test_length_grows_with_the_bar():
 def test_scale_and_zero_point_do_not_matter():
     saliency = grainy(stick(30, 8, 40), 0.05)
     bar = measure_bar(saliency, CENTRE, NORTH_UP)
-    np.testing.assert_allclose(
-        astuple(measure_bar(7e-5 * saliency + 3e-5, CENTRE, NORTH_UP))[:5], astuple(bar)[:5]
-    )
+    np.testing.assert_allclose(astuple(measure_bar(7e-5 * saliency + 3e-5, CENTRE, NORTH_UP))[:5], astuple(bar)[:5])
 
 
 def test_arcsec_follow_the_pixel_scale():
@@ -221,9 +219,7 @@ def test_what_is_no_good_bar_says_why(saliency, flag, reason):
 
 
 def test_noise_alone_is_never_good():
-    flags = [
-        measure_bar(grainy(np.zeros((SIZE, SIZE)), 1.0, seed), CENTRE, NORTH_UP).flag for seed in range(20)
-    ]
+    flags = [measure_bar(grainy(np.zeros((SIZE, SIZE)), 1.0, seed), CENTRE, NORTH_UP).flag for seed in range(20)]
     assert min(flags) >= SUSPECT
 
 

@@ -6,9 +6,7 @@ from hypothesis.extra.numpy import arrays
 
 from galgaze.measures.predictions import entropy, margin
 
-PROBABILITY = np.array(
-    [[1.0, 0.0, 0.0], [1 / 3, 1 / 3, 1 / 3], [0.5, 0.5, 0.0], [0.2, 0.1, 0.7], [np.nan, 0, 1]]
-)
+PROBABILITY = np.array([[1.0, 0.0, 0.0], [1 / 3, 1 / 3, 1 / 3], [0.5, 0.5, 0.0], [0.2, 0.1, 0.7], [np.nan, 0, 1]])
 
 
 def test_by_hand():

@@ -40,9 +40,7 @@ def test_captum_agrees_on_the_same_noise(network, score, image):
     noise = torch.stack([torch.randn(image.shape, generator=generator) for _ in range(12)])
     noisy = image + 0.25 * (image.max() - image.min()) * noise
     captum = Saliency(network).attribute(noisy.requires_grad_(), target=2, abs=True).mean(dim=0).amax(dim=0)
-    np.testing.assert_allclose(
-        smoothgrad(score, image, 12, 0.25, 7), scaled(captum.detach().numpy()), atol=1e-5
-    )
+    np.testing.assert_allclose(smoothgrad(score, image, 12, 0.25, 7), scaled(captum.detach().numpy()), atol=1e-5)
 
 
 def test_captum_agrees_on_its_own_noise(network, score, image):

@@ -1,6 +1,7 @@
 """A local server that speaks the FIRST cutout protocol and sends files of a folder, byte for byte.
 
-The nearest file within 30 arcsec answers, in the size it has: ImageSize and MaxImSize are only noted.
+The file whose map contains the position answers, the one with the nearest centre if several do, in the size
+it has: ImageSize and MaxImSize are only noted.
 """
 
 import re
@@ -11,7 +12,7 @@ from tests.servers import header
 from tests.servers.base import Reply, SurveyServer, arguments, page, serve
 
 PATHS = ("/cgi-bin/firstcutout", "/cgi-bin/firstimage", "/cgi-bin/firstimage/post")
-MATCH_ARCSEC = 30
+WITHIN = 0.7  # of half a map's side: so far from its centre a position may stand
 HEADER_BYTES = 20 * header.BLOCK
 
 
@@ -23,9 +24,9 @@ class FirstServer(SurveyServer):
     def __init__(self, folder, port: int = 0, delay: float = 0.0):
         super().__init__(port, delay)
         self.files = header.fits_files(folder)
-        headers = (header.parse_header(header.read_bytes(path, HEADER_BYTES))[0] for path in self.files)
-        centres = [header.centre(values) for values in headers]
-        self.ra, self.dec = np.array(centres, float).reshape(-1, 2).T
+        headers = [header.parse_header(header.read_bytes(path, HEADER_BYTES))[0] for path in self.files]
+        self.ra, self.dec = np.array([header.centre(values) for values in headers], float).reshape(-1, 2).T
+        self.reach = WITHIN * np.array([half_side_arcsec(values) for values in headers], float)
 
     def answer(self, path: str, params: dict[str, str]) -> Reply:
         if path not in PATHS:
@@ -37,9 +38,16 @@ class FirstServer(SurveyServer):
         if params.get("Equinox", "J2000") != "J2000" or not params.get("ImageType", "").startswith("FITS"):
             return page("Error: this test server sends FITS images in J2000 only")
         distance = header.separations_arcsec(ra, dec, self.ra, self.dec)
-        if distance.size == 0 or distance.min() > MATCH_ARCSEC:
+        distance[distance > self.reach] = np.inf
+        if distance.size == 0 or np.isinf(distance.min()):
             return page("The position is not covered by the FIRST survey; no image was made")
         return Reply(200, header.read_bytes(self.files[distance.argmin()]), "image/x-fits")
+
+
+def half_side_arcsec(values: dict) -> float:
+    """Half of the shorter side of a map."""
+    scale = abs(values["CDELT2"] if "CDELT2" in values else values["CD2_2"]) * 3600
+    return min(values["NAXIS1"], values["NAXIS2"]) / 2 * scale
 
 
 def parse_position(ra: str, dec: str = "") -> tuple[float, float]:

@@ -103,6 +103,15 @@ class TestFirst:
         assert hit.content == (folder / "b.fits").read_bytes()
         assert "not covered by the FIRST survey" in miss.text
 
+    def test_the_map_that_contains_the_position_answers(self, first_folder):
+        """Also off its centre: a map of 30 px reaches 27 arcsec, its inner part 18.9."""
+        folder, raw = first_folder
+        with FirstServer(folder) as server:
+            for off_arcsec, inside in [(18, True), (20, False)]:
+                reply = httpx.post(server.url, data=FORM | {"RA": f"11.59102 {DEC + off_arcsec / 3600:.6f}"})
+                assert (reply.content == raw) == inside
+                assert ("not covered" in reply.text) != inside
+
     @pytest.mark.parametrize(
         "ra",
         ["", "x", "nan nan", "173.8653 46.4961", "11.5 91", "4e-05 2.0", "11.5", "11 72 0 1 0 0", "1 2 3"],
@@ -309,10 +318,13 @@ def real_folder(path):
     return Path(root, path)
 
 
+HEADER_90_ARCSEC_OFF = "100_209.593+018.300_0.1616_0048.72.fits.gz"
+
+
 def test_real_first():
     folder = real_folder("first/mirabest/fits")
     with FirstServer(folder) as server, httpx.Client() as client:
-        for path in header.fits_files(folder)[::100]:
+        for path in {*header.fits_files(folder)[::100], folder / HEADER_90_ARCSEC_OFF}:
             name_ra, name_dec = float(path.name[4:11]), float(path.name[11:19])
             reply = client.post(server.url, data=FORM | {"RA": f"{name_ra / 15:.6f} {name_dec}"})
             assert reply.content == gzip.decompress(path.read_bytes())

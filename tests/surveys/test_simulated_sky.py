@@ -246,9 +246,7 @@ def test_straight_radio_sources_lie_along_their_position_angle(radio_sources):
 def test_the_ends_of_a_radio_source_are_its_size_apart(radio_sources):
     for truth in radio_sources[:20]:
         (along, across), (along_2, across_2) = radio._jets(truth)
-        assert np.hypot(along[-1] - along_2[-1], across[-1] - across_2[-1]) == pytest.approx(
-            truth["las_arcsec"]
-        )
+        assert np.hypot(along[-1] - along_2[-1], across[-1] - across_2[-1]) == pytest.approx(truth["las_arcsec"])
 
 
 def test_fri_are_bright_at_the_core_and_frii_at_the_ends(radio_sources):
@@ -257,7 +255,5 @@ def test_fri_are_bright_at_the_core_and_frii_at_the_ends(radio_sources):
         image = radio_picture(truth)
         return image[np.hypot(east, north) < truth["las_arcsec"] / 4].sum() / image.sum()
 
-    fri, frii = (
-        np.array([light_near_core(t) for t in of_class(radio_sources, c)[:12]]) for c in RADIO_FR.classes
-    )
+    fri, frii = (np.array([light_near_core(t) for t in of_class(radio_sources, c)[:12]]) for c in RADIO_FR.classes)
     assert fri.min() > 0.5 > frii.max()

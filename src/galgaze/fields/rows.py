@@ -125,9 +125,7 @@ def _refuse(problems: list[Problem], origin: str) -> None:
     lines = [f"  - row {row}: {text}" for row, text in problems[:MAX_LISTED]]
     if len(problems) > MAX_LISTED:
         lines.append(f"  and {len(problems) - MAX_LISTED} more")
-    raise ConfigError(
-        f"{origin}: these rows cannot be used (row 1 is the first data row):\n" + "\n".join(lines)
-    )
+    raise ConfigError(f"{origin}: these rows cannot be used (row 1 is the first data row):\n" + "\n".join(lines))
 
 
 def _require_columns(raw: RawTable, wanted: dict[str, str], origin: str) -> None:
@@ -136,22 +134,17 @@ def _require_columns(raw: RawTable, wanted: dict[str, str], origin: str) -> None
         copies = raw.names.count(name)
         if copies == 0:
             problems.append(
-                f"  - there is no column {name!r}{nearest(name, raw.names)}; "
-                f"set columns.{key} to the table's name"
+                f"  - there is no column {name!r}{nearest(name, raw.names)}; set columns.{key} to the table's name"
             )
         elif copies > 1:
-            problems.append(
-                f"  - column {name!r} (columns.{key}) stands {copies} times in the table; rename one"
-            )
+            problems.append(f"  - column {name!r} (columns.{key}) stands {copies} times in the table; rename one")
     if not problems:
         return
     shown = ", ".join(repr(name) for name in raw.names[:40]) + (", ..." if len(raw.names) > 40 else "")
     hint = ""
     if len(raw.names) == 1 and re.search(r"[;\t|]", raw.names[0]):
         hint = "\nThe columns seem to be separated by something else than commas; save the table with commas."
-    raise ConfigError(
-        f"{origin}: columns are missing:\n" + "\n".join(problems) + f"\nThe table has: {shown}{hint}"
-    )
+    raise ConfigError(f"{origin}: columns are missing:\n" + "\n".join(problems) + f"\nThe table has: {shown}{hint}")
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
@@ -313,9 +306,7 @@ def _position_problems(ra: np.ndarray, dec: np.ndarray, wanted: dict[str, str]) 
         problems.append((index + 1, f"{wanted['ra_deg']} = {ra[index]} is outside 0 <= RA < 360"))
     for index in np.flatnonzero(np.abs(dec) > 90):
         swapped = "; the columns of RA and Dec look swapped" if abs(ra[index]) <= 90 else ""
-        problems.append(
-            (index + 1, f"{wanted['dec_deg']} = {dec[index]} is outside -90 <= Dec <= 90{swapped}")
-        )
+        problems.append((index + 1, f"{wanted['dec_deg']} = {dec[index]} is outside -90 <= Dec <= 90{swapped}"))
     return problems
 
 

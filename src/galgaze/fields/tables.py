@@ -25,9 +25,7 @@ from galgaze.errors import ConfigError
 from galgaze.fields.rows import RawTable, checked_rows, wanted_columns
 
 
-def read_table(
-    source: TableSource, labels: dict[str, str | None], classes: Sequence[str] | None
-) -> pd.DataFrame:
+def read_table(source: TableSource, labels: dict[str, str | None], classes: Sequence[str] | None) -> pd.DataFrame:
     """Read and check the sources of a file.
 
     Parameters
@@ -174,9 +172,7 @@ def _read_votable(path: Path, wanted: dict[str, str]) -> RawTable:
     content = path.read_bytes()
     tables = list(parse_votable(content).iter_tables())
     if len(tables) != 1:
-        raise ConfigError(
-            f"{path}: the file holds {len(tables)} tables; galgaze reads files with exactly one."
-        )
+        raise ConfigError(f"{path}: the file holds {len(tables)} tables; galgaze reads files with exactly one.")
     return from_astropy(tables[0].to_table(use_names_over_ids=True), wanted)
 
 

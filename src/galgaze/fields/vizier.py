@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
-import requests
 
 from galgaze.config import QuerySource
 from galgaze.errors import ConfigError, TransientError
@@ -133,13 +132,13 @@ def _require_sound(query: QuerySource) -> None:
     for name, condition in query.constraints.items():
         if not re.fullmatch(r"[^-+\s=][^\s=]*", name) or "\n" in condition or not condition.strip():
             raise ConfigError(
-                f"query.constraints: {name!r}: {condition!r} is not a column and a condition, "
-                "such as Fint: '>10'"
+                f"query.constraints: {name!r}: {condition!r} is not a column and a condition, such as Fint: '>10'"
             )
 
 
 def _post(query: QuerySource) -> tuple[bytes, str]:
     """Send the query; the answer's body and the address that gave it."""
+    import requests  # what astroquery speaks HTTP with
     from astropy.coordinates import SkyCoord
 
     vizier = _vizier(query)

@@ -83,7 +83,7 @@ def read_mirabest(folder: Path, split: str, subset: str) -> tuple[np.ndarray, np
     Returns
     -------
     image : numpy.ndarray
-        (N, 1, 150, 150) uint8, rows from south to north as in our stores.
+        (N, 1, 150, 150) uint8, rows from south to north as in our stores, and as published.
     label : numpy.ndarray
         (N,) int64: 0 FRI (codes 1xx), 1 FRII (2xx); hybrids (3xx) are left out.
 
@@ -110,8 +110,7 @@ def read_mirabest(folder: Path, split: str, subset: str) -> tuple[np.ndarray, np
         images.append(pixels)
         labels += names
     keep = np.array([code[0] in "12" and (subset == "all" or code[1] == "0") for code in labels], bool)
-    image = np.concatenate(images)[keep][:, :, ::-1]
-    return np.ascontiguousarray(image), np.array([int(code[0]) - 1 for code in labels])[keep]
+    return np.concatenate(images)[keep], np.array([int(code[0]) - 1 for code in labels])[keep]
 
 
 def read_labelled_directory(
@@ -177,7 +176,7 @@ def _class_index(label: str, task: Task, folder: Path) -> int:
     text = label.strip().lower()
     if text in names:
         return names.index(text)
-    if text.isdigit() and int(text) < len(names):
+    if text.isdecimal() and int(text) < len(names):
         return int(text)
     raise ConfigError(
         f"{folder}/labels.csv: the label {label!r} is no class of {task.name}. Use {', '.join(task.classes)}, or their "

@@ -131,9 +131,7 @@ def prepare_optical(cutout: Cutout, settings: OpticalPreparation) -> PreparedIma
     return PreparedImage(state, reason, pixels, coverage, centre, cutout.jacobian_arcsec * step_px)
 
 
-def resample(
-    pixels: np.ndarray, centre_px: tuple[float, float], step_px: float, size: int
-) -> np.ndarray:
+def resample(pixels: np.ndarray, centre_px: tuple[float, float], step_px: float, size: int) -> np.ndarray:
     """Resample onto a square grid around a centre, with linear interpolation.
 
     Parameters
@@ -171,9 +169,7 @@ def resample(
 # ------------------------------------------------------------------------------------------------ radio
 
 
-def prepare_radio(
-    cutout: Cutout, settings: RadioPreparation, las_arcsec: float = float("nan")
-) -> PreparedImage:
+def prepare_radio(cutout: Cutout, settings: RadioPreparation, las_arcsec: float = float("nan")) -> PreparedImage:
     """Clip and scale a radio map as the images of Bowles et al. 2021 (arXiv:2012.01248) were.
 
     Sigma is the standard deviation after sigma clipping (3 sigma, 5 rounds) of the whole map as served,

@@ -19,12 +19,14 @@ source_id           (N,) str                as in the field
 ==================  ======================  ==================================================================
 """
 
+import contextlib
 import warnings
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
 import zarr
+from zarr.errors import ContainsArrayError, ContainsGroupError
 
 from galgaze.errors import ConfigError
 
@@ -82,7 +84,7 @@ def ensure_store(path: Path, shards: int, shard_size: int, image_shape: tuple[in
     """
     rows = shards * shard_size
     sample = ShardImages.empty(0, image_shape)
-    group = zarr.open_group(path, mode="a", attributes=attributes)
+    group = _open_or_make(path, attributes)
     for name in ARRAYS:
         like = getattr(sample, name)
         shape = (rows, *like.shape[1:])
@@ -98,15 +100,22 @@ def ensure_store(path: Path, shards: int, shard_size: int, image_shape: tuple[in
             array.resize(shape)
 
 
+def _open_or_make(path: Path, attributes: dict) -> zarr.Group:
+    try:
+        return zarr.open_group(path, mode="a", attributes=attributes)
+    except ContainsGroupError:  # another job has made it between Zarr's look and its making
+        return zarr.open_group(path, mode="r+")
+
+
 def _create(group: zarr.Group, name: str, shape: tuple, dtype: np.dtype, shard_size: int) -> None:
     inner = max(size for size in range(1, INNER_CHUNK + 1) if shard_size % size == 0)
     chunk = inner if name == "image" else shard_size
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.suppress(ContainsArrayError):  # another job was quicker
         warnings.simplefilter("ignore")  # strings in Zarr 3 are settled in practice, not yet in the letter
         group.create_array(
             name,
             shape=shape,
-            dtype=str if dtype == object else dtype,
+            dtype=str if dtype.kind == "O" else dtype,
             chunks=(chunk, *shape[1:]),
             shards=(shard_size, *shape[1:]),
             overwrite=False,
@@ -120,6 +129,8 @@ def write_shard(path: Path, shard: int, images: ShardImages) -> list[Path]:
     group = zarr.open_group(path, mode="r+")
     size = len(images.image)
     rows = slice(shard * size, (shard + 1) * size)
+    for old in shard_files(path, shard):
+        old.unlink(missing_ok=True)  # Zarr reads what stands there first, and stops where that is damaged
     with zarr.config.set({"array.write_empty_chunks": True}):
         for name in ARRAYS:
             group[name][rows] = getattr(images, name)

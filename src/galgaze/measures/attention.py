@@ -69,21 +69,14 @@ def attention_statistics(
     attention = np.asarray(attention, dtype=np.float64)
     jacobian = np.asarray(jacobian_arcsec, dtype=np.float64)
     centre = np.asarray(centre_px, dtype=np.float64)
-    if (
-        attention.ndim < 2
-        or attention.size == 0
-        or jacobian.shape[-2:] != (2, 2)
-        or centre.shape[-1:] != (2,)
-    ):
+    if attention.ndim < 2 or attention.size == 0 or jacobian.shape[-2:] != (2, 2) or centre.shape[-1:] != (2,):
         msg = (
             "attention_statistics needs maps (..., H, W), a Jacobian (..., 2, 2) and a centre (..., 2), "
             f"got {attention.shape}, {jacobian.shape} and {centre.shape}"
         )
         raise ValueError(msg)
     if (attention < 0).any():
-        msg = (
-            f"attention must not be negative, got {np.nanmin(attention)}; shift the map to its own zero first"
-        )
+        msg = f"attention must not be negative, got {np.nanmin(attention)}; shift the map to its own zero first"
         raise ValueError(msg)
 
     height, width = attention.shape[-2:]

@@ -225,9 +225,7 @@ def _central_component(lit: np.ndarray, window: np.ndarray) -> np.ndarray | None
     return np.where(label == 1 + np.argmax(central), lit, 0.0)
 
 
-def _soft_extent(
-    weight: np.ndarray, centroid: np.ndarray, along: np.ndarray, half_width: np.ndarray
-) -> float:
+def _soft_extent(weight: np.ndarray, centroid: np.ndarray, along: np.ndarray, half_width: np.ndarray) -> float:
     """Return the integral over u of the largest weight at or beyond u, both ways from the centroid, in px.
 
     `along` is the axis's unit vector, `half_width` the vector from the axis to the strip's edge, both

@@ -113,9 +113,7 @@ def roc_auc(probability: np.ndarray, label: np.ndarray) -> float | None:
         negatives = len(label) - positives
         if positives and negatives:
             ranks = rankdata(probability[:, positive])
-            areas.append(
-                (ranks[is_positive].sum() - positives * (positives + 1) / 2) / (positives * negatives)
-            )
+            areas.append((ranks[is_positive].sum() - positives * (positives + 1) / 2) / (positives * negatives))
     return _mean(areas)
 
 

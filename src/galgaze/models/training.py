@@ -75,16 +75,16 @@ def _generator(seed: int, epoch: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(_uniform(f"{seed}:{epoch}") * 2**63))
 
 
-def augment(image: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Turn by any angle, flip, zoom by 0.9 to 1.1, shift by up to 2 px. (B, C, H, W) in 0..1 -> same.
+def augment(image: torch.Tensor, generator: torch.Generator, part: float = 1.0) -> torch.Tensor:
+    """Turn by any angle, flip, zoom by 0.9 to 1.1, shift by up to 2 px; then keep the central part of each side.
 
-    What comes in from outside of the image is 0, as blank sky is.
+    (B, C, H, W) in 0..1 -> (B, C, part H, part W). What comes in from outside of the image is 0, as blank sky is.
     """
-    count, _, height, width = image.shape
+    count, channels, height, width = image.shape
     angle, zoom, shift_x, shift_y, flip = torch.rand(5, count, generator=generator)
     angle, zoom = 2 * torch.pi * angle, 1 / (0.9 + 0.2 * zoom)
     mirror = torch.where(flip < 0.5, -1.0, 1.0)
-    cosine, sine = torch.cos(angle) * zoom, torch.sin(angle) * zoom
+    cosine, sine = torch.cos(angle) * zoom * part, torch.sin(angle) * zoom * part
     # (B, 2, 3), in units of half the image's side
     matrix = torch.stack(
         [
@@ -93,13 +93,16 @@ def augment(image: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         ],
         dim=1,
     ).to(image.device)
-    grid = F.affine_grid(matrix, list(image.shape), align_corners=False)
+    size = [count, channels, round(height * part), round(width * part)]
+    grid = F.affine_grid(matrix, size, align_corners=False)
     return F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-def half_size(image: torch.Tensor) -> torch.Tensor:
-    """Mean of 2 x 2 pixels: (N, C, H, W) uint8 -> (N, C, H // 2, W // 2) uint8."""
-    return torch.cat([F.avg_pool2d(part.float(), 2).round().byte() for part in image.split(EVALUATION_BATCH)])
+def central_half(image: torch.Tensor) -> torch.Tensor:
+    """The central half of each side: (N, C, H, W) -> (N, C, H / 2, W / 2)."""
+    height, width = (round(side / 2) for side in image.shape[2:])
+    top, left = (image.shape[2] - height) // 2, (image.shape[3] - width) // 2
+    return image[:, :, top : top + height, left : left + width]
 
 
 def _estimate_batch_statistics(network, data: "LabelledImages", settings: TrainSettings, epoch: int, device) -> None:
@@ -121,10 +124,9 @@ def _estimate_batch_statistics(network, data: "LabelledImages", settings: TrainS
 
 
 def _augmented(image: torch.Tensor, settings: TrainSettings, epoch: int, generator, device) -> torch.Tensor:
-    """Network input (B, C, H, W) in -1..1 from stored images, half the size in the first epochs."""
-    image = image.to(device)
-    image = half_size(image) if epoch <= settings.half_size_epochs else image
-    image = augment(image.float() / 255, generator)
+    """Network input (B, C, H, W) in -1..1 from stored images; their centres in the first epochs."""
+    part = 0.5 if epoch <= settings.central_epochs else 1.0
+    image = augment(image.to(device).float() / 255, generator, part)
     return ((image - 0.5) / 0.5).contiguous(memory_format=torch.channels_last)
 
 
@@ -191,12 +193,12 @@ def train_network(
             "curve": [asdict(row) for row in curve],
         }
 
-    half = settings.half_size_epochs
-    while len(curve) < settings.epochs and not _out_of_patience(curve[half:], settings.patience_epochs):
+    central = settings.central_epochs
+    while len(curve) < settings.epochs and not _out_of_patience(curve[central:], settings.patience_epochs):
         epoch = len(curve) + 1
         loss, accuracy = _train_epoch(network, training, settings, epoch, optimiser, schedule, device)
         _estimate_batch_statistics(network, training, settings, epoch, device)
-        image = half_size(validation.image) if epoch <= half else validation.image
+        image = central_half(validation.image) if epoch <= central else validation.image
         logits = predict_logits(network, image, device=device)
         record = EpochRecord(
             epoch,
@@ -206,7 +208,7 @@ def train_network(
             float(F.cross_entropy(logits, validation.label)),
             float((logits.argmax(dim=1) == validation.label).float().mean()),
         )
-        if record.validation_loss < min((row.validation_loss for row in curve[half:]), default=math.inf):
+        if record.validation_loss < min((row.validation_loss for row in curve[central:]), default=math.inf):
             best = copy.deepcopy(network.state_dict())
         curve.append(record)
         on_epoch(record, resumable)

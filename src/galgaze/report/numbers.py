@@ -13,7 +13,7 @@ from galgaze.tasks import Task
 RELIABILITY_BINS = 10
 REASONS_SHOWN = 10
 UNCERTAIN_SHOWN = 8
-BARS_SHOWN = 6
+BARS_SHOWN = 4
 FEW_CLASSES = 4  # up to so many, two examples a class are shown instead of one
 FLAGS = {0: "good", 1: "suspect", 2: "bad: no length is given"}
 
@@ -227,7 +227,7 @@ def flag_counts(bars: pd.DataFrame) -> list[dict]:
     rows = []
     for flag, meaning in FLAGS.items():
         flagged = bars[bars["bar_flag"] == flag]
-        reasons = flagged["bar_flag_reason"].dropna().str.split(",").explode().value_counts()
+        reasons = flagged["bar_flag_reason"].dropna().astype(str).str.split(",").explode().value_counts()
         text = ", ".join(f"{name} {count}" for name, count in sorted(reasons.items(), key=lambda r: (-r[1], r[0])))
         rows.append({"flag": flag, "meaning": meaning, "count": len(flagged), "reasons": text})
     return rows

@@ -7,6 +7,7 @@ costs no second download.
 import hashlib
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 
 from galgaze import status
 from galgaze.errors import BadImage, NoCoverage, TransientError
-from galgaze.files import atomic_path, marker_holds, sha256_json, write_marker
+from galgaze.files import atomic_path, marker_holds, read_marker, sha256_json, write_marker
 from galgaze.stages.context import Run, read_sources, sources_identity, sources_of
 from galgaze.surveys.base import Source, Survey
 from galgaze.surveys.cache import DownloadCache
@@ -46,10 +47,10 @@ def fetch(run: Run, field: str, survey_name: str, shard: int) -> str:
     frame = read_sources(run.layout, field, shard)
     marker = run.layout.fetch_marker(field, survey_name, shard)
     inputs = {"sources": sources_identity(frame), "survey": survey.identity()}
-    if marker_holds(marker, inputs):
+    target = run.layout.fetched(field, survey_name, shard)
+    if _already_fetched(marker, inputs, target):
         return f"{field} {survey_name} shard {shard}: already fetched"
     cache = DownloadCache(run.config.cache) if survey.remote else None
-    target = run.layout.fetched(field, survey_name, shard)
     counts: dict[str, int] = {}
     failures = 0  # in a row
     with (
@@ -70,6 +71,14 @@ def fetch(run: Run, field: str, survey_name: str, shard: int) -> str:
     survey.close()
     write_marker(marker, {**inputs, "content": content_identity(target)}, [target])
     return f"{field} {survey_name} shard {shard}: " + ", ".join(f"{n} {name}" for name, n in sorted(counts.items()))
+
+
+def _already_fetched(marker: Path, inputs: dict, target: Path) -> bool:
+    """Whether the pack was made from these inputs, is whole, and has no source that another try may help."""
+    kept = read_marker(marker)
+    if kept is None or not marker_holds(marker, {**inputs, "content": kept["inputs"].get("content")}):
+        return False
+    return not (read_manifest(target)["status"] == status.FETCH_FAILED).any()
 
 
 def _fetch_one(survey: Survey, source: Source, cache: DownloadCache | None) -> dict:

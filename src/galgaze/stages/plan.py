@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from galgaze.config import SimulatedSource
 from galgaze.errors import ConfigError
@@ -20,6 +22,16 @@ from galgaze.files import sha256_file, sha256_json, write_if_changed, write_json
 from galgaze.stages.context import Run, read_sources
 
 PLAN_VERSION = 1
+TEXT_COLUMNS = ("source_id", "label")
+# Spelled out, so that a shard without any label has the same columns as the others.
+PLAN = pa.schema(
+    [
+        *((name, pa.string() if name in TEXT_COLUMNS else pa.float64()) for name in FIELD_COLUMNS),
+        ("requested", pa.bool_()),
+        ("shard", pa.int64()),
+        ("position", pa.int64()),
+    ]
+)
 
 
 def make_plan(run: Run, field: str) -> dict:
@@ -165,6 +177,6 @@ def _write(run: Run, field: str, rows: pd.DataFrame) -> int:
     shards = rows.groupby("shard", sort=True)
     for shard, part in shards:
         buffer = io.BytesIO()
-        part.to_parquet(buffer, index=False)
+        pq.write_table(pa.Table.from_pandas(part, PLAN, preserve_index=False), buffer)
         write_if_changed(run.layout.plan_shard(field, int(shard)), buffer.getvalue())
     return len(shards)

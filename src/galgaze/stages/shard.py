@@ -1,16 +1,14 @@
 """Stage 2: decode, prepare, and write one shard into the field's Zarr store."""
 
-import numpy as np
-
 from galgaze import status
-from galgaze.errors import BadImage, ConfigError, NoCoverage
-from galgaze.files import marker_holds, read_marker, write_marker
+from galgaze.errors import BadImage, ConfigError, NoCoverage, TransientError
+from galgaze.files import broken_outputs, marker_holds, read_marker, write_marker
 from galgaze.images.preparation import channels, preparation_identity, prepare
 from galgaze.images.store import ShardImages, ensure_store, write_shard
 from galgaze.stages.context import Run, read_sources, sources_identity, sources_of
 from galgaze.stages.fetch import read_contents
 from galgaze.stages.plan import read_record
-from galgaze.surveys.base import Source, Survey
+from galgaze.surveys.base import Source, Survey, pixel_side
 
 
 def shard(run: Run, field: str, task: str, shard_number: int, survey_name: str | None = None) -> str:
@@ -19,14 +17,9 @@ def shard(run: Run, field: str, task: str, shard_number: int, survey_name: str |
     survey = run.survey(images.survey)
     settings = run.task(task).preparation
     frame = read_sources(run.layout, field, shard_number)
-    fetched = read_marker(run.layout.fetch_marker(field, images.survey, shard_number))
-    if fetched is None:
-        raise ConfigError(
-            f"Shard {shard_number} of {field} has not been fetched from {images.survey}: `galgaze fetch`."
-        )
     inputs = {
         "sources": sources_identity(frame),
-        "cutouts": fetched["inputs"]["content"],
+        "cutouts": _check_fetched(run, field, images.survey, shard_number, sources_identity(frame)),
         "preparation": preparation_identity(settings),
     }
     marker = run.layout.store_marker(field, images.store, shard_number)
@@ -51,6 +44,28 @@ def shard(run: Run, field: str, task: str, shard_number: int, survey_name: str |
     return f"{field} {images.store} shard {shard_number}: {int(rows.valid.sum())} of {len(position)} images usable"
 
 
+def _check_fetched(run: Run, field: str, survey: str, shard_number: int, sources: str) -> str:
+    """Make sure that a shard's pack is the one asked for and as it was written; gives its content's hash."""
+    path = run.layout.fetch_marker(field, survey, shard_number)
+    name = f"Shard {shard_number} of {field}"
+    fetched = read_marker(path)
+    if fetched is None:
+        raise ConfigError(f"{name} has not been fetched from {survey}: `galgaze fetch`.")
+    made_from = fetched["inputs"]
+    if (made_from["sources"], made_from["survey"]) != (sources, run.survey(survey).identity()):
+        raise ConfigError(
+            f"{name} was fetched from {survey} for another list of sources, or with other settings: `galgaze fetch`."
+        )
+    broken = broken_outputs(path)
+    if broken:
+        path.unlink()
+        raise TransientError(
+            f"{broken[0]}: missing or changed since it was written ({name}). Its marker has been removed: run the "
+            "same snakemake command again, or `galgaze fetch`."
+        )
+    return made_from["content"]
+
+
 def _fill(
     rows: ShardImages, row: int, survey: Survey, settings, source: Source, state: str, reason, sha256, body
 ) -> None:
@@ -68,7 +83,7 @@ def _fill(
             rows.coverage[row] = prepared.coverage
             rows.centre_px[row] = prepared.centre_px
             rows.jacobian_arcsec[row] = prepared.jacobian_arcsec
-            rows.pixel_scale_arcsec[row] = np.sqrt(abs(np.linalg.det(prepared.jacobian_arcsec)))
+            rows.pixel_scale_arcsec[row] = pixel_side(prepared.jacobian_arcsec)
             if state == status.OK:
                 rows.image[row] = prepared.pixels
                 rows.valid[row] = True

@@ -1,7 +1,6 @@
 """Working through the shards of a field with Dask: a part a shard, finished parts not done again."""
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from galgaze.errors import ConfigError, GalgazeError, TransientError
+from galgaze.errors import ConfigError, TransientError
 from galgaze.files import atomic_path, broken_outputs, read_marker, sha256_json
 from galgaze.layout import Layout
 from galgaze.stages.fetch import say
@@ -103,11 +102,12 @@ def open_client(workers: int, dask: str = "local") -> Iterator:
         else:
             address = dask
         try:
-            yield stack.enter_context(Client(address, timeout=60))
+            client = Client(address, timeout=60)
         except OSError as error:
             raise TransientError(
                 f"No Dask scheduler answers at {dask!r} ({error}). Start it, or use another."
             ) from error
+        yield stack.enter_context(client)
 
 
 def map_shards(
@@ -123,7 +123,9 @@ def map_shards(
     from distributed.scheduler import KilledWorker
 
     started, total = time.monotonic(), 0
-    with open_client(max(1, min(workers, len(arguments))), dask) as client:
+    workers = max(1, min(workers, len(arguments)))
+    with open_client(workers, dask) as client:
+        say(f"{what}: {len(arguments)} shards on {workers} workers")
         futures = {client.submit(function, *values, pure=False): shard for shard, values in arguments.items()}
         for done, future in enumerate(as_completed(futures), start=1):
             try:
@@ -133,9 +135,7 @@ def map_shards(
                     f"{what}: shard {futures[future]} killed its worker several times (out of memory?). Use fewer "
                     "workers or smaller shards, and run again; finished shards are kept."
                 ) from error
-            except GalgazeError:
-                raise
             rate = done / (time.monotonic() - started)
             left = (len(futures) - done) / rate
-            say(f"{what}: {done} of {len(futures)} shards, {left:.0f} s left (process {os.getpid()})")
+            say(f"{what}: {done} of {len(futures)} shards, {left:.0f} s left")
     return total

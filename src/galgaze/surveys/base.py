@@ -48,8 +48,14 @@ class Cutout:
 
     @property
     def pixel_scale_arcsec(self) -> float:
-        """Side of a pixel: the square root of its area."""
-        return float(np.sqrt(abs(np.linalg.det(self.jacobian_arcsec))))
+        """Side of a pixel."""
+        return pixel_side(self.jacobian_arcsec)
+
+
+def pixel_side(jacobian: np.ndarray) -> float:
+    """Side of a pixel, the square root of its area, in the Jacobian's unit; NaN where that is unknown."""
+    (east_x, east_y), (north_x, north_y) = jacobian
+    return float(np.sqrt(abs(east_x * north_y - east_y * north_x)))
 
 
 class Survey(abc.ABC):

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,13 @@ from galgaze.errors import BadImage, ConfigError, NoCoverage
 from galgaze.fields import safe_name
 from galgaze.surveys.base import Cutout, Source, Survey
 from galgaze.surveys.first import decode_first
+from galgaze.surveys.fits_images import in_short
 from galgaze.surveys.legacy import decode_grz
 
 SUFFIXES = (".fits", ".fits.gz", ".jpg", ".jpeg", ".png")
-MAX_BYTES = 256 * 2**20  # of an unpacked file
+MAX_BYTES = 256 * 2**20  # of a file, unpacked
+BANDS_OF_PICTURES = "rgb"
+NO_BANDS = "bands ''"  # how `decode_grz` begins about a file that names no bands: a radio map, perhaps
 Image.MAX_IMAGE_PIXELS = 100_000_000
 
 
@@ -57,15 +61,21 @@ class Directory(Survey):
         try:
             return decode_grz(body, source)
         except BadImage as not_grz:
-            if "bands" not in not_grz.reason:
+            if NO_BANDS not in not_grz.reason:
                 raise
             return decode_first(body, source)
 
     def _decode_picture(self, body: bytes) -> Cutout:
         try:
-            picture = np.asarray(Image.open(io.BytesIO(body)).convert("RGB"))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise BadImage(f"unreadable picture: {error}") from error
+            # of the formats that Pillow knows, some run programs
+            picture = Image.open(io.BytesIO(body), formats=("JPEG", "PNG"))
+            if picture.mode.startswith(("I", "F")):
+                raise BadImage(f"a picture of more than 8 bits a channel (mode {picture.mode})")
+            picture = np.asarray(picture.convert("RGB"))
+        except BadImage:
+            raise
+        except Exception as error:  # Pillow raises many kinds; every one means an unusable picture
+            raise BadImage(f"unreadable picture: {in_short(error)}") from error
         pixels = np.ascontiguousarray(picture[::-1].transpose(2, 0, 1))  # north up -> rows from the south
         height, width = pixels.shape[1:]
         scale = self.settings.pixel_scale_arcsec
@@ -74,18 +84,13 @@ class Directory(Survey):
         return Cutout(pixels, BANDS_OF_PICTURES, True, np.ones((height, width), bool), centre, jacobian)
 
 
-BANDS_OF_PICTURES = "rgb"
-
-
 def read_file(path: Path) -> bytes:
     """A file's bytes, unpacked if its name says gzip; raises `BadImage`."""
     try:
-        if path.suffix != ".gz":
-            return path.read_bytes()
-        with gzip.open(path) as packed:
-            body = packed.read(MAX_BYTES + 1)
-    except (OSError, EOFError) as error:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as content:
+            body = content.read(MAX_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
         raise BadImage(f"{path.name}: cannot be read: {error}") from error
     if len(body) > MAX_BYTES:
-        raise BadImage(f"{path.name}: unpacks to more than {MAX_BYTES} bytes")
+        raise BadImage(f"{path.name}: has more than {MAX_BYTES} bytes")
     return body

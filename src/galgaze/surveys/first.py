@@ -6,14 +6,18 @@ import numpy as np
 
 from galgaze.config import FirstSurvey
 from galgaze.errors import BadImage, NoCoverage, TransientError
-from galgaze.surveys.base import Cutout, Source, Survey
+from galgaze.surveys.base import Cutout, Source, Survey, pixel_side
 from galgaze.surveys.fits_images import check_finite, locate, read_fits
 from galgaze.surveys.http import PoliteClient
 
 PIXEL_SCALE_ARCSEC = 1.8
 SCALE_TOLERANCE = 0.02
 # Words by which the server's page says that it has no map there (rather than that it is in trouble).
-NOT_COVERED = re.compile(r"not covered|no coverage|outside|not (?:yet )?(?:been )?observed|no image", re.IGNORECASE)
+NOT_COVERED = re.compile(
+    r"not covered|no coverage|outside (?:of )?the (?:first |survey|area|footprint|coverage)"
+    r"|not (?:yet )?(?:been )?observed|no images? (?:was|were|found|available|data)",
+    re.IGNORECASE,
+)
 
 
 class First(Survey):
@@ -34,7 +38,7 @@ class First(Survey):
         """Ask the hosts in turn; see `Survey.download`."""
         form = {
             # one field for both: RA in hours, Dec in degrees
-            "RA": f"{source.ra_deg / 15:.8f} {source.dec_deg:+.7f}",
+            "RA": f"{round(source.ra_deg / 15, 8) % 24:.8f} {source.dec_deg:+.7f}",
             "Equinox": "J2000",
             "ImageSize": f"{self.settings.size_px * PIXEL_SCALE_ARCSEC / 60:g}",
             "ImageType": "FITS File",
@@ -80,7 +84,7 @@ def decode_first(body: bytes, source: Source, size_px: int | None = None) -> Cut
     if size_px is not None and max(pixels.shape) > size_px + 1:
         raise BadImage(f"{pixels.shape} pixels came, {size_px} were asked for")
     centre_px, jacobian = locate(header, source)
-    scale = float(np.sqrt(abs(np.linalg.det(jacobian))))
+    scale = pixel_side(jacobian)
     if abs(scale / PIXEL_SCALE_ARCSEC - 1) > SCALE_TOLERANCE:
         raise BadImage(f"{scale:.3f} arcsec a pixel came, FIRST has {PIXEL_SCALE_ARCSEC}")
     column, row = centre_px
@@ -88,9 +92,9 @@ def decode_first(body: bytes, source: Source, size_px: int | None = None) -> Cut
         raise BadImage("the source does not stand on the map that came")
     pixels = pixels[None]  # (1, H, W)
     # beyond the edge of the parent map the server sends NaN or 0
-    observed = (np.isfinite(pixels) & (pixels != 0))[0]
+    observed = (~np.isnan(pixels) & (pixels != 0))[0]
     check_finite(pixels, observed)
-    return Cutout(np.where(np.isfinite(pixels), pixels, 0), "", False, observed, centre_px, jacobian)
+    return Cutout(np.where(observed, pixels, 0), "", False, observed, centre_px, jacobian)
 
 
 def _text_of(body: bytes) -> str:

@@ -5,9 +5,9 @@ import warnings
 
 import numpy as np
 from astropy.io import fits
-from astropy.wcs import WCS, FITSFixedWarning
+from astropy.wcs import WCS
 
-from galgaze.errors import BadImage
+from galgaze.errors import BadImage, NoCoverage
 from galgaze.surveys.base import Source
 
 BLOCK = 2880  # bytes of a FITS block
@@ -21,6 +21,8 @@ def read_fits(body: bytes) -> tuple[np.ndarray, fits.Header]:
     ------
     BadImage
         If the body is not FITS, is cut short, or holds no image; the reason says which.
+    NoCoverage
+        If it holds no image and says why: ``OVERLAP = F``, as some versions of the Legacy viewer do.
     """
     if not body.startswith(b"SIMPLE  ="):
         start = " ".join(body[:60].decode("latin-1").split())
@@ -35,11 +37,16 @@ def read_fits(body: bytes) -> tuple[np.ndarray, fits.Header]:
                 raise BadImage(f"truncated: {len(body)} bytes of the {expected} that the header announces")
             with fits.open(io.BytesIO(body), memmap=False, lazy_load_hdus=True) as hdus:
                 data = hdus[0].data
-    except (OSError, ValueError, TypeError, KeyError, fits.VerifyError) as error:
-        raise BadImage(f"unreadable FITS: {error}") from error
+    except BadImage:
+        raise
+    except Exception as error:  # astropy raises many kinds; every one means an unusable file
+        raise BadImage(f"unreadable FITS: {in_short(error)}") from error
+    if data is None and header.get("OVERLAP") is False:
+        raise NoCoverage("the service says that nothing overlaps this position (OVERLAP = F)")
     if data is None or data.ndim not in (2, 3) or 0 in data.shape:
         raise BadImage(f"no image in the FITS file (shape {None if data is None else data.shape})")
-    return data.astype(np.float32), header
+    with np.errstate(over="ignore"):  # becomes infinite, and is refused as such
+        return data.astype(np.float32), header
 
 
 def _header_length(body: bytes) -> int:
@@ -64,6 +71,19 @@ def _data_length(header: fits.Header) -> int:
     return abs(int(header["BITPIX"])) // 8 * pixels
 
 
+def in_short(error: Exception) -> str:
+    """An error's words in one line that fits into a catalogue."""
+    return " ".join(str(error).split())[:200]
+
+
+def card_text(header: fits.Header, name: str) -> str:
+    """A card's value as text, empty where there is none; raises `BadImage` where it cannot be read."""
+    try:
+        return str(header.get(name, "")).strip()
+    except fits.VerifyError as error:
+        raise BadImage(f"unreadable FITS card {name}: {in_short(error)}") from error
+
+
 def locate(header: fits.Header, source: Source) -> tuple[tuple[float, float], np.ndarray]:
     """Where the source stands in the image, and how the sky lies there.
 
@@ -81,7 +101,7 @@ def locate(header: fits.Header, source: Source) -> tuple[tuple[float, float], np
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FITSFixedWarning)
+            warnings.simplefilter("ignore")
             wcs = WCS(header, naxis=2).celestial
         if not wcs.has_celestial:
             raise BadImage("the FITS header has no celestial coordinates (WCS)")
@@ -93,7 +113,7 @@ def locate(header: fits.Header, source: Source) -> tuple[tuple[float, float], np
     except BadImage:
         raise
     except Exception as error:  # astropy.wcs raises many kinds; every one means an unusable header
-        raise BadImage(f"unusable coordinates (WCS) in the FITS header: {error}") from error
+        raise BadImage(f"unusable coordinates (WCS) in the FITS header: {in_short(error)}") from error
     jacobian = np.array([[east[1] - east[0], east[3] - east[2]], [north[1] - north[0], north[3] - north[2]]])
     if not (np.isfinite([column, row]).all() and np.isfinite(jacobian).all() and np.linalg.det(jacobian) != 0):
         raise BadImage("unusable coordinates (WCS) in the FITS header: the source is not on the image's plane")
@@ -111,11 +131,13 @@ def _tangent_plane_arcsec(ra_deg, dec_deg, source: Source) -> tuple[np.ndarray, 
 
 
 def check_finite(pixels: np.ndarray, observed: np.ndarray) -> None:
-    """Refuse images that carry no information: nothing observed, infinite, or constant."""
+    """Refuse images that carry no information: infinite, or constant in a band."""
     values = pixels[:, observed]
     if values.size == 0:
         return  # nothing observed: the coverage says so
     if np.isinf(values).any() or np.abs(values).max() > 1e20:
         raise BadImage("the image holds infinite or absurd values")
-    if values.min() == values.max():
-        raise BadImage(f"the image is constant ({values.flat[0]:g})")
+    constant = values.min(axis=1) == values.max(axis=1)
+    if values.shape[1] > 1 and constant.any():
+        level = values[constant][0, 0]
+        raise BadImage(f"the image, or a band of it, is constant ({level:g})")

@@ -2,6 +2,7 @@
 
 import email.utils
 import time
+from typing import NamedTuple
 
 import httpx
 
@@ -10,6 +11,16 @@ from galgaze.config import HttpSettings
 from galgaze.errors import TransientError
 
 RETRIED = {408, 425, 429, 500, 502, 503, 504}
+MAX_BYTES = 256 * 2**20  # of one answer
+DRIP = 10  # an answer that trickles in may take so many time-outs in all
+
+
+class Answer(NamedTuple):
+    """What a server said in the end."""
+
+    status_code: int
+    url: str
+    content: bytes
 
 
 def user_agent(contact: str) -> str:
@@ -20,11 +31,11 @@ def user_agent(contact: str) -> str:
 def retry_after_s(response: httpx.Response, now: float) -> float | None:
     """Seconds that the server asks to wait (RFC 9110: seconds or an HTTP date), or None."""
     value = response.headers.get("Retry-After", "").strip()
-    if value.isdigit():
+    if value.isdecimal():
         return float(value)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - now)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 
@@ -45,11 +56,10 @@ class PoliteClient:
         self.settings = settings
         self._sleep, self._clock = sleep, clock
         self._last = 0.0
-        self._http = httpx.Client(
-            timeout=settings.timeout_s, follow_redirects=True, headers={"User-Agent": user_agent(contact)}
-        )
+        self._headers = {"User-Agent": user_agent(contact)}
+        self._open: httpx.Client | None = None
 
-    def request(self, method: str, url: str, **arguments) -> httpx.Response:
+    def request(self, method: str, url: str, **arguments) -> Answer:
         """Send a request until it gets an answer that is final; the answer's status may be an error.
 
         Raises
@@ -62,22 +72,36 @@ class PoliteClient:
             asked = None
             self._pause()
             try:
-                response = self._http.request(method, url, **arguments)
+                response, content = self._read(method, url, arguments)
+                answer = Answer(response.status_code, str(response.url), content)
                 if response.status_code not in RETRIED:
-                    return response
+                    return answer
                 trouble = f"HTTP {response.status_code}"
                 asked = retry_after_s(response, self._clock())
                 if asked is not None and asked > self.settings.backoff_max_s:
                     raise TransientError(f"{url}: the server asks to come back in {asked:.0f} s. Run again then.")
                 if attempt == self.settings.attempts and response.status_code == 500:
-                    return response  # some services say 500 for "nothing there": the survey decides
-            except httpx.TransportError as error:
+                    return answer  # some services say 500 for "nothing there": the survey decides
+            except httpx.RequestError as error:
                 # includes bodies shorter than announced (RemoteProtocolError) and stalls (ReadTimeout)
                 trouble = f"{type(error).__name__}: {error}"
             if attempt < self.settings.attempts:
                 self._sleep(min(wait if asked is None else asked, self.settings.backoff_max_s))
                 wait *= 2
         raise TransientError(f"{url}: {trouble}, after {self.settings.attempts} tries. Run again later to resume.")
+
+    def _read(self, method: str, url: str, arguments: dict) -> tuple[httpx.Response, bytes]:
+        """One try: the whole answer, unless it is endless in size or time."""
+        deadline = self._clock() + DRIP * self.settings.timeout_s
+        content = bytearray()
+        with self._http.stream(method, url, **arguments) as response:
+            for piece in response.iter_bytes():
+                content += piece
+                if len(content) > MAX_BYTES:
+                    raise TransientError(f"{url}: the answer has more than {MAX_BYTES} bytes")
+                if self._clock() > deadline:
+                    raise httpx.ReadTimeout(f"not whole after {DRIP * self.settings.timeout_s:g} s")
+        return response, bytes(content)
 
     def _pause(self) -> None:
         """Keep the least time between two requests."""
@@ -86,6 +110,15 @@ class PoliteClient:
             self._sleep(left)
         self._last = self._clock()
 
+    @property
+    def _http(self) -> httpx.Client:
+        if self._open is None:
+            timeout = self.settings.timeout_s
+            self._open = httpx.Client(timeout=timeout, follow_redirects=True, headers=self._headers)
+        return self._open
+
     def close(self) -> None:
-        """Close the connections."""
-        self._http.close()
+        """Close the connections; the next request opens new ones."""
+        if self._open is not None:
+            self._open.close()
+            self._open = None

@@ -4,8 +4,8 @@ import numpy as np
 
 from galgaze.config import LegacySurvey
 from galgaze.errors import BadImage, ConfigError, NoCoverage, TransientError
-from galgaze.surveys.base import Cutout, Source, Survey
-from galgaze.surveys.fits_images import check_finite, locate, read_fits
+from galgaze.surveys.base import Cutout, Source, Survey, pixel_side
+from galgaze.surveys.fits_images import card_text, check_finite, locate, read_fits
 from galgaze.surveys.http import PoliteClient
 
 BANDS = "grz"
@@ -22,7 +22,6 @@ class Legacy(Survey):
     def __init__(self, settings: LegacySurvey, client: PoliteClient):
         super().__init__(settings)
         self._client = client
-        self._alive: bool | None = None
 
     def identity(self) -> dict:
         """Layer, bands, size and scale; the address does not decide the pixels."""
@@ -37,7 +36,7 @@ class Legacy(Survey):
 
     def _ask(self, ra_deg: float, dec_deg: float, size_px: int):
         parameters = {
-            "ra": f"{ra_deg:.7f}",
+            "ra": f"{round(ra_deg, 7) % 360:.7f}",
             "dec": f"{dec_deg:.7f}",
             "layer": self.settings.layer,
             "pixscale": f"{self.settings.pixel_scale_arcsec:g}",
@@ -49,12 +48,13 @@ class Legacy(Survey):
     def download(self, source: Source) -> tuple[bytes, str]:
         """Ask for one cutout; see `Survey.download`."""
         response = self._ask(source.ra_deg, source.dec_deg, self.settings.size_px)
-        body, url = response.content, str(response.url)
+        body, url = response.content, response.url
         if response.status_code == 500:
             self._check_alive()
             raise NoCoverage("HTTP 500 here while the service answers elsewhere: outside its footprint")
         if response.status_code != 200:
-            raise BadImage(f"HTTP {response.status_code} from {url}: {_excerpt(body)}")
+            # no fault of this source, whose position is checked: of the address, of a proxy, of our manners
+            raise TransientError(f"HTTP {response.status_code} from {url}: {_excerpt(body)}")
         if body.strip().lower() == b"no such layer":
             raise ConfigError(
                 f"The Legacy Surveys viewer knows no layer {self.settings.layer!r}. Correct `layer` of the survey; "
@@ -65,15 +65,12 @@ class Legacy(Survey):
         return body, url
 
     def _check_alive(self) -> None:
-        """An outage must not read as 'no coverage': ask once for a place that is surely covered."""
-        if self._alive is None:
-            response = self._ask(self.settings.probe_ra_deg, self.settings.probe_dec_deg, 16)
-            self._alive = response.status_code == 200
-        if not self._alive:
-            self._alive = None
+        """An outage must not read as 'no coverage': ask for a place that is surely covered, every time."""
+        response = self._ask(self.settings.probe_ra_deg, self.settings.probe_dec_deg, 16)
+        if response.status_code != 200 or not response.content.startswith(b"SIMPLE"):
             raise TransientError(
-                f"{self.settings.url}: HTTP 500 also for the probe position, which is surely covered: the service "
-                "is down. Run again later to resume."
+                f"{self.settings.url}: HTTP 500, and no image of the probe position, which is surely covered, "
+                "either: the service is down. Run again later to resume."
             )
 
     def decode(self, body: bytes, source: Source) -> Cutout:
@@ -104,9 +101,11 @@ def decode_grz(
     BadImage
         If bands, shape, scale or centre differ from what was asked for (the service substitutes unknown
         bands and clamps sizes without a word), or the file is broken.
+    NoCoverage
+        If the file says so itself: OVERLAP is false, and there are no pixels.
     """
     pixels, header = read_fits(body)
-    bands = str(header.get("BANDS", "")).strip()
+    bands = card_text(header, "BANDS")
     if bands != BANDS:
         raise BadImage(f"bands {bands!r} came, {BANDS!r} were asked for")
     if pixels.ndim != 3 or len(pixels) != len(BANDS):
@@ -114,16 +113,14 @@ def decode_grz(
     if shape is not None and pixels.shape[1:] != shape:
         raise BadImage(f"{pixels.shape[1:]} pixels came, {shape} were asked for")
     centre_px, jacobian = locate(header, source)
-    scale = float(np.sqrt(abs(np.linalg.det(jacobian))))
+    scale = pixel_side(jacobian)
     if pixel_scale_arcsec is not None and abs(scale / pixel_scale_arcsec - 1) > SCALE_TOLERANCE:
         raise BadImage(f"{scale:.4f} arcsec a pixel came, {pixel_scale_arcsec} were asked for")
     _check_centre(centre_px, pixels.shape[1:], strict=shape is not None)
     # What was not observed is served as exactly 0, a missing band as 0 or NaN.
-    observed = (np.isfinite(pixels) & (pixels != 0)).all(axis=0)
+    observed = (~np.isnan(pixels) & (pixels != 0)).all(axis=0)
     check_finite(pixels, observed)
-    return Cutout(
-        np.where(np.isfinite(pixels), pixels, 0), bands, False, observed, centre_px, jacobian
-    )
+    return Cutout(np.where(observed, pixels, 0), bands, False, observed, centre_px, jacobian)
 
 
 def _check_centre(centre_px: tuple[float, float], shape: tuple[int, int], strict: bool) -> None:

@@ -267,9 +267,7 @@ def _component_fluxes(truth: dict) -> dict[str, np.ndarray]:
     """Return the flux of each component in g, r and z, in nanomaggies."""
     total = 10 ** (0.4 * (22.5 - truth["r_mag"]))
     shares = {name: truth[share] or 0.0 for name, (share, _) in LIGHT.items()}
-    fluxes = {
-        name: _in_bands(share * total, truth[LIGHT[name][1]]) for name, share in shares.items() if share > 0
-    }
+    fluxes = {name: _in_bands(share * total, truth[LIGHT[name][1]]) for name, share in shares.items() if share > 0}
     body = (1 - sum(shares.values())) * total
     return fluxes | {"body": _in_bands(body, truth["body_g_minus_r_mag"])}
 
@@ -532,9 +530,7 @@ def optical_brightness(
     return canvas.seen(truth["psf_fwhm_arcsec"])
 
 
-def draw_optical(
-    seed: int, source_id: str, size_px: int = 256, pixel_scale_arcsec: float = 0.262
-) -> np.ndarray:
+def draw_optical(seed: int, source_id: str, size_px: int = 256, pixel_scale_arcsec: float = 0.262) -> np.ndarray:
     """Draw a galaxy as DECaLS would serve it.
 
     Parameters

@@ -11,6 +11,9 @@ from galgaze.surveys.first import PIXEL_SCALE_ARCSEC, decode_first
 from galgaze.surveys.legacy import BANDS, decode_grz
 from galgaze.surveys.simulated import optical, radio
 
+BODY_VERSION = 2  # of the FITS files made here from the simulated sky
+FAINT = np.float32(1e-12)  # stands for 0, which in a survey's file means "not observed"
+
 
 class SimulatedLegacy(Survey):
     """Twin of `legacy`: g r z, nanomaggies."""
@@ -19,7 +22,7 @@ class SimulatedLegacy(Survey):
 
     def identity(self) -> dict:
         """Seed, size, scale and the version of the simulated sky."""
-        return {**self.settings.model_dump(), "sky_version": optical.SKY_VERSION}
+        return {**self.settings.model_dump(), "sky_version": optical.SKY_VERSION, "body_version": BODY_VERSION}
 
     def truth(self, source_id: str) -> dict:
         """Every parameter drawn for a source."""
@@ -46,7 +49,7 @@ class SimulatedFirst(Survey):
 
     def identity(self) -> dict:
         """Seed, size and the version of the simulated sky."""
-        return {**self.settings.model_dump(), "sky_version": radio.SKY_VERSION}
+        return {**self.settings.model_dump(), "sky_version": radio.SKY_VERSION, "body_version": BODY_VERSION}
 
     def truth(self, source_id: str) -> dict:
         """Every parameter drawn for a source."""
@@ -82,5 +85,6 @@ def _to_fits(pixels: np.ndarray, source: Source, pixel_scale_arcsec: float, card
         CD2_2=pixel_scale_arcsec / 3600,
     )
     buffer = io.BytesIO()
+    pixels = np.where(pixels == 0, FAINT, pixels)
     fits.PrimaryHDU(pixels.astype(">f4"), header).writeto(buffer)
     return buffer.getvalue()

@@ -1,0 +1,15 @@
+"""Fixtures for all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Tests run side by side and draw no windows.
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+@pytest.fixture
+def data_folder() -> Path:
+    """The folder of real data; use with `tests.real_data.needs_data`."""
+    return Path(os.environ["GALGAZE_TEST_DATA"]).resolve()

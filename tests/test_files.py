@@ -160,3 +160,16 @@ class TestMarkers:
         files.write_marker(tmp_path / "m.json", inputs, [])
         assert files.marker_holds(tmp_path / "m.json", inputs)
         assert not files.marker_holds(tmp_path / "m.json", {**inputs, "one more": 1})
+
+
+def test_a_marker_that_was_taken_away_comes_back_but_not_a_removed_one(tmp_path):
+    (tmp_path / "out").write_text("x")
+    marker = tmp_path / "m.json"
+    files.write_marker(marker, {"a": 1}, [tmp_path / "out"])
+    marker.unlink()  # as Snakemake does before it starts a job
+    files.restore_marker(marker)
+    assert files.marker_holds(marker, {"a": 1})
+    assert not files.marker_holds(marker, {"a": 2})
+    files.remove_marker(marker)
+    files.restore_marker(marker)
+    assert not marker.exists()

@@ -6,6 +6,7 @@ Errors that the user, or time, can mend are printed as one paragraph; the exit c
 
 import errno
 import json
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -47,6 +48,12 @@ class Subset(StrEnum):
     confident = "confident"
 
 
+def _one_thread() -> None:
+    """A shard's job has one core: its libraries must not start threads that fight for the others."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+
+
 def _run(config: Path):
     from galgaze.stages.context import Run
 
@@ -83,6 +90,7 @@ def fetch(
     config: ConfigPath = Path("config.yaml"),
 ):
     """Fetch the cutouts of one shard."""
+    _one_thread()
     from galgaze.stages.fetch import fetch
 
     _say(fetch(_run(config), field, survey, shard))
@@ -97,6 +105,7 @@ def shard(
     config: ConfigPath = Path("config.yaml"),
 ):
     """Prepare the images of one shard and write them into the Zarr store."""
+    _one_thread()
     from galgaze.stages.shard import shard as make_shard
 
     _say(make_shard(_run(config), field, task, shard, survey))
@@ -199,16 +208,11 @@ def schema():
 
 
 @app.command()
-def columns(task: TaskName = "optical_morphology"):
-    """Print the catalogue's columns as a Markdown table."""
-    from galgaze.catalogue.columns import catalogue_columns
-    from galgaze.catalogue.documentation import columns_table
-    from galgaze.errors import ConfigError
-    from galgaze.tasks import TASKS
+def columns():
+    """Print the catalogue's columns as Markdown."""
+    from galgaze.catalogue.documentation import columns_page
 
-    if task not in TASKS:
-        raise ConfigError(f"--task {task!r}: known are {', '.join(TASKS)}.")
-    print(columns_table(catalogue_columns(TASKS[task])))
+    print(columns_page(), end="")
 
 
 @app.command()

@@ -226,6 +226,9 @@ class NetworkSettings(Section):
     widths: list[int] = Field(
         [6, 16, 32, 64], min_length=4, max_length=4, description="channels of the four convolution stages"
     )
+    gate_channels: int = Field(
+        64, ge=1, description="channels in which a gate compares local and global features; fewer are quicker"
+    )
     gate_pooling: Literal["mean", "sum"] = Field(
         "mean", description="mean: sum of a x over sum of a, trains faster; sum: as published"
     )

@@ -64,13 +64,35 @@ def sha256_json(value: Any) -> str:
 # A marker stands for the work of one job. It is written last, so that where it stands the work is whole:
 #     {"inputs": anything that decides the result, "outputs": {path: sha256, ...}}
 # Paths are relative to the marker's folder, so that a results folder can be moved.
+#
+# A marker is what a job declares to Snakemake, which removes it before the job starts again, also when the job was
+# killed after its last line but before Snakemake took note. So a marker has a twin, a hidden file beside it that
+# Snakemake does not know, and a stage begins with `restore_marker`.
 
 
 def write_marker(marker: str | Path, inputs: dict, outputs: list[Path]) -> None:
     """Write a job's marker: the identity of its inputs, and the hashes of what it wrote."""
     marker = Path(marker)
     hashes = {os.path.relpath(path, marker.parent): sha256_file(path) for path in outputs}
-    write_json(marker, {"inputs": inputs, "outputs": hashes})
+    for path in (_twin(marker), marker):
+        write_json(path, {"inputs": inputs, "outputs": hashes})
+
+
+def _twin(marker: Path) -> Path:
+    return marker.with_name(f".{marker.name}")
+
+
+def restore_marker(marker: str | Path) -> None:
+    """Bring back a marker that Snakemake has removed; whether it still holds is for `marker_holds` to say."""
+    marker = Path(marker)
+    if not marker.exists() and _twin(marker).exists():
+        write_bytes(marker, _twin(marker).read_bytes())
+
+
+def remove_marker(marker: str | Path) -> None:
+    """Take back a marker: what it stands for is not, or no longer, there."""
+    for path in (Path(marker), _twin(Path(marker))):
+        path.unlink(missing_ok=True)
 
 
 def read_marker(marker: str | Path) -> dict | None:

@@ -12,7 +12,7 @@ from tests.stages.runs import HTTP, LEGACY, make_run, write_table
 from tests.surveys.bodies import first_fits, galaxy, legacy_fits
 
 from galgaze.errors import ConfigError, TransientError
-from galgaze.files import read_marker
+from galgaze.files import read_marker, remove_marker
 from galgaze.stages.fetch import MANIFEST, fetch, read_contents, read_manifest
 from galgaze.stages.plan import make_plan
 
@@ -106,7 +106,7 @@ def test_what_was_fetched_is_not_fetched_again(run, server):
 def test_the_cache_serves_a_new_pack(run, server):
     """Accepted images are not asked for again when the pack must be made anew; failures never enter the cache."""
     fetched(run)
-    run.layout.fetch_marker("field", "sky", 0).unlink()
+    remove_marker(run.layout.fetch_marker("field", "sky", 0))
     before = read_marker(run.layout.fetch_marker("field", "sky", 0))
     assert before is None
     requests = len(server.requests)
@@ -117,7 +117,7 @@ def test_the_cache_serves_a_new_pack(run, server):
 
 def test_decay_in_the_cache_costs_one_request(run, server, tmp_path):
     fetched(run)
-    run.layout.fetch_marker("field", "sky", 0).unlink()
+    remove_marker(run.layout.fetch_marker("field", "sky", 0))
     victim = sorted(path for path in (tmp_path / "cache").rglob("*") if path.is_file())[0]
     victim.write_bytes(victim.read_bytes()[:-1])
     requests = len(server.requests)

@@ -12,7 +12,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-GATE_CHANNELS = 64
 CONVOLUTIONS = (3, 3, 3, 2)  # in the four stages
 
 
@@ -26,11 +25,11 @@ def range_normalise(a: torch.Tensor) -> torch.Tensor:
 class AttentionGate(nn.Module):
     """a = N(psi(relu(theta(x) + up(phi(g))))), and x gathered under a."""
 
-    def __init__(self, local_channels: int, global_channels: int, pooling: str):
+    def __init__(self, local_channels: int, global_channels: int, gate_channels: int, pooling: str):
         super().__init__()
-        self.theta = nn.Conv2d(local_channels, GATE_CHANNELS, 1, bias=False)
-        self.phi = nn.Conv2d(global_channels, GATE_CHANNELS, 1, bias=False)
-        self.psi = nn.Conv2d(GATE_CHANNELS, 1, 1)
+        self.theta = nn.Conv2d(local_channels, gate_channels, 1, bias=False)
+        self.phi = nn.Conv2d(global_channels, gate_channels, 1, bias=False)
+        self.psi = nn.Conv2d(gate_channels, 1, 1)
         self.pooling = pooling
 
     def forward(self, x: torch.Tensor, g: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -64,6 +63,8 @@ class AGCNN(nn.Module):
         Of the image, and to tell apart.
     widths : sequence of int
         Channels of the four stages; (6, 16, 32, 64) in the paper.
+    gate_channels : int
+        To which a gate brings local and global features before it compares them; 64 in the paper.
     gate_pooling : {"mean", "sum"}
         How a gate gathers its features: sum of a x over sum of a, or sum of a x as in the paper.
     dropout : float
@@ -79,6 +80,7 @@ class AGCNN(nn.Module):
         channels: int,
         classes: int,
         widths: tuple[int, int, int, int] = (6, 16, 32, 64),
+        gate_channels: int = 64,
         gate_pooling: str = "sum",
         dropout: float = 0.5,
     ):
@@ -86,7 +88,7 @@ class AGCNN(nn.Module):
         inputs = (channels, *widths[:-1])
         self.stages = nn.ModuleList(map(_stage, inputs, widths, CONVOLUTIONS))
         local = widths[2::-1]  # gate 1 is the deepest, on stage 3
-        self.attention = nn.ModuleList(AttentionGate(width, widths[3], gate_pooling) for width in local)
+        self.attention = nn.ModuleList(AttentionGate(width, widths[3], gate_channels, gate_pooling) for width in local)
         self.dropout = nn.Dropout(dropout)
         self.gate_classifiers = nn.ModuleList(nn.Linear(width, classes) for width in local)
         self.classifier = nn.Linear(self.gates * classes, classes)

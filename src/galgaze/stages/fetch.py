@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from galgaze import status
 from galgaze.errors import BadImage, NoCoverage, TransientError
-from galgaze.files import atomic_path, marker_holds, read_marker, sha256_json, write_marker
+from galgaze.files import atomic_path, marker_holds, read_marker, restore_marker, sha256_json, write_marker
 from galgaze.stages.context import Run, read_sources, sources_identity, sources_of
 from galgaze.surveys.base import Source, Survey
 from galgaze.surveys.cache import DownloadCache
@@ -75,6 +75,7 @@ def fetch(run: Run, field: str, survey_name: str, shard: int) -> str:
 
 def _already_fetched(marker: Path, inputs: dict, target: Path) -> bool:
     """Whether the pack was made from these inputs, is whole, and has no source that another try may help."""
+    restore_marker(marker)
     kept = read_marker(marker)
     if kept is None or not marker_holds(marker, {**inputs, "content": kept["inputs"].get("content")}):
         return False

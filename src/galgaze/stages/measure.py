@@ -6,7 +6,7 @@ import pyarrow as pa
 from galgaze.catalogue.columns import BARS, probability_column
 from galgaze.config import BarSettings
 from galgaze.errors import ConfigError
-from galgaze.files import marker_holds, read_marker, write_marker
+from galgaze.files import marker_holds, read_marker, restore_marker, write_marker
 from galgaze.images.store import read_shard
 from galgaze.layout import Layout
 from galgaze.stages import predict as prediction
@@ -39,6 +39,7 @@ def measure(run: Run, field: str, task: str, workers: int = 1, dask: str = "loca
                 settings, inputs[name],
             )  # fmt: skip
     marker = layout.stage_marker(field, task, STAGE)
+    restore_marker(marker)
     if not todo and marker_holds(marker, inputs):
         return f"{field} {task}: bars already measured"
     measured = map_shards(measure_shard, todo, f"measure {field} {task}", workers, dask)

@@ -12,7 +12,7 @@ from galgaze.catalogue.columns import (
     probability_column,
 )
 from galgaze.errors import ConfigError
-from galgaze.files import marker_holds, sha256_file, write_marker
+from galgaze.files import marker_holds, restore_marker, sha256_file, write_marker
 from galgaze.images.store import ShardImages, read_shard
 from galgaze.layout import Layout
 from galgaze.models.model_file import check_fits_task, read_card
@@ -44,6 +44,7 @@ def predict(run: Run, field: str, task: str, workers: int = 1, dask: str = "loca
                 run.task(task).batch_size, inputs[shard],
             )  # fmt: skip
     marker = layout.stage_marker(field, task, STAGE)
+    restore_marker(marker)
     if not todo and marker_holds(marker, _marker_inputs(inputs)):
         return f"{field} {task}: already predicted"
     predicted = map_shards(predict_shard, todo, f"predict {field} {task}", workers, dask)

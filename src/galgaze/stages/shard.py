@@ -2,7 +2,7 @@
 
 from galgaze import status
 from galgaze.errors import BadImage, ConfigError, NoCoverage, TransientError
-from galgaze.files import broken_outputs, marker_holds, read_marker, write_marker
+from galgaze.files import broken_outputs, marker_holds, read_marker, remove_marker, restore_marker, write_marker
 from galgaze.images.preparation import channels, preparation_identity, prepare
 from galgaze.images.store import ShardImages, ensure_store, write_shard
 from galgaze.stages.context import Run, read_sources, sources_identity, sources_of
@@ -23,10 +23,11 @@ def shard(run: Run, field: str, task: str, shard_number: int, survey_name: str |
         "preparation": preparation_identity(settings),
     }
     marker = run.layout.store_marker(field, images.store, shard_number)
+    restore_marker(marker)
     if marker_holds(marker, inputs):
         return f"{field} {images.store} shard {shard_number}: already prepared"
     # from here on the shard is in the making: no old marker may vouch for it
-    marker.unlink(missing_ok=True)
+    remove_marker(marker)
 
     record = read_record(run, field)
     size, shape = record["shard_size"], (channels(settings), settings.size_px, settings.size_px)
@@ -58,7 +59,7 @@ def _check_fetched(run: Run, field: str, survey: str, shard_number: int, sources
         )
     broken = broken_outputs(path)
     if broken:
-        path.unlink()
+        remove_marker(path)
         raise TransientError(
             f"{broken[0]}: missing or changed since it was written ({name}). Its marker has been removed: run the "
             "same snakemake command again, or `galgaze fetch`."

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from galgaze.errors import ConfigError, TransientError
-from galgaze.files import atomic_path, broken_outputs, read_marker, sha256_json
+from galgaze.files import atomic_path, broken_outputs, read_marker, remove_marker, sha256_json
 from galgaze.layout import Layout
 from galgaze.stages.fetch import say
 
@@ -59,7 +59,7 @@ def check_store_shard(layout: Layout, field: str, store: str, shard: int) -> dic
         raise ConfigError(f"Shard {shard} of {field} is not in the store {store}: run `galgaze shard`, or snakemake.")
     broken = broken_outputs(path)
     if broken:
-        path.unlink()
+        remove_marker(path)
         raise TransientError(
             f"{broken[0]}: missing or changed since it was written (shard {shard} of {field}). Its marker has been "
             "removed: run the same snakemake command again, and the shard is made anew."

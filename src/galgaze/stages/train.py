@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from galgaze.errors import ConfigError
-from galgaze.files import marker_holds, sha256_json, write_bytes, write_marker
+from galgaze.files import marker_holds, restore_marker, sha256_json, write_bytes, write_marker
 from galgaze.images.preparation import channels, preparation_identity
 from galgaze.images.store import read_shard
 from galgaze.stages.context import Run, read_sources
@@ -34,6 +34,7 @@ def train(run: Run, task: str) -> str:
         "labels": sha256_json(frame[["source_id", "label", "ra_deg", "dec_deg"]].values.tolist()),
     }
     marker = layout.model(task).with_suffix(".json")
+    restore_marker(marker)
     if marker_holds(marker, inputs):
         return f"{task}: already trained"
 

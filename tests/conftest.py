@@ -3,8 +3,11 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
+hypothesis.settings.register_profile("galgaze", deadline=None)  # machines are noisy: no test is about time
+hypothesis.settings.load_profile("galgaze")
 # Tests run side by side and draw no windows.
 os.environ.setdefault("MPLBACKEND", "Agg")
 

@@ -255,6 +255,12 @@ class TrainSettings(Section):
     # the machine, so that one core and two cores train the same network.
     torch_threads: int = Field(2, ge=1, description="threads of the training on a CPU")
 
+    @model_validator(mode="after")
+    def _ends_on_whole_images(self):
+        if self.central_epochs >= self.epochs:
+            raise ValueError(f"central_epochs ({self.central_epochs}) must be fewer than epochs ({self.epochs})")
+        return self
+
 
 class ModelSettings(Section):
     """Where the model comes from: exactly one of weights and train."""

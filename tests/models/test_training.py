@@ -149,3 +149,17 @@ def test_twins_across_ra_0_go_to_the_same_side(ra):
     for seed in range(20):
         chosen = split_by_position(ids, np.array([ra, 0.0001]), np.array([10.0, 10.0]), 0.5, seed)
         assert chosen[0] == chosen[1]
+
+
+def test_weights_of_epochs_on_centres_alone_are_not_kept():
+    network, curve = train(SETTINGS.model_copy(update={"epochs": 3, "central_epochs": 2}))
+    assert [record.central for record in curve] == [True, True, False]
+    loss = torch.nn.functional.cross_entropy(
+        predict_logits(network, bars_and_blobs(32, 1).image), bars_and_blobs(32, 1).label
+    )
+    assert float(loss) == pytest.approx(curve[2].validation_loss, rel=1e-5)
+
+
+def test_a_training_must_end_on_whole_images():
+    with pytest.raises(ValueError, match=r"central_epochs \(4\) must be fewer than epochs \(4\)"):
+        TrainSettings(field="f", epochs=4, central_epochs=4)

@@ -30,6 +30,7 @@ CURVE = pd.DataFrame(
         "training_loss": [0.7, 0.4],
         "training_accuracy": [0.5, 0.8],
         "validation_loss": [0.6, 0.5],
+        "central": [False, False],
         "validation_accuracy": [0.5, 0.75],
     }
 )

@@ -95,7 +95,7 @@ def configuration(data: Path, output: Path, first_url: str, legacy_url: str, qui
                         "field": "training_galaxies",
                         "survey": "simulated",
                         "epochs": 2,
-                        "central_epochs": 2 if quick else 1,
+                        "central_epochs": 1,
                         "batch_size": 16,
                     }
                 },

@@ -36,9 +36,10 @@ class LabelledImages:
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One row of the training curve."""
+    """One row of the training curve; `central` epochs saw the centres of the images, and their weights are not kept."""
 
     epoch: int
+    central: bool
     learning_rate: float
     training_loss: float
     training_accuracy: float
@@ -202,6 +203,7 @@ def train_network(
         logits = predict_logits(network, image, device=device)
         record = EpochRecord(
             epoch,
+            epoch <= central,
             schedule.get_last_lr()[0],
             loss,
             accuracy,

@@ -186,13 +186,14 @@ def training_curve(curve: pd.DataFrame, largest_share: float | None) -> Figure:
     Parameters
     ----------
     curve : pandas.DataFrame
-        epoch, training_loss, validation_loss, training_accuracy, validation_accuracy.
+        epoch, central, training_loss, validation_loss, training_accuracy, validation_accuracy.
     largest_share : float or None
         Share of the largest class among the validation sources.
     """
     figure = Figure(figsize=(8.6, 2.9), layout="constrained")
     loss, accuracy = figure.subplots(1, 2)
-    kept = curve.loc[curve["validation_loss"].idxmin(), "epoch"]
+    whole = curve[~curve["central"]]  # what the network learnt on the centres of the images alone is not kept
+    kept = whole.loc[whole["validation_loss"].idxmin(), "epoch"]
     for axes, quantity in ((loss, "loss"), (accuracy, "accuracy")):
         axes.plot(curve["epoch"], curve[f"training_{quantity}"], color=GREY, marker=".", label="training")
         axes.plot(curve["epoch"], curve[f"validation_{quantity}"], color=BLUE, marker=".", label="validation")

@@ -15,6 +15,8 @@ from galgaze.layout import Layout
 from galgaze.stages.fetch import say
 
 INPUTS_KEY = b"galgaze_inputs"
+NO_DASHBOARD = {"dashboard_address": None}
+WORKER_MEMORY = "4GB"  # of a Slurm worker, where dask-jobqueue's configuration says nothing
 
 
 # ---- parts: a stage's result for one shard, which knows what it was made from
@@ -71,41 +73,45 @@ def check_store_shard(layout: Layout, field: str, store: str, shard: int) -> dic
 
 
 @contextlib.contextmanager
-def open_client(workers: int, dask: str = "local") -> Iterator:
+def open_client(workers: int, where: str = "local") -> Iterator:
     """A Dask client with so many single-threaded workers.
 
     Parameters
     ----------
     workers : int
         Workers x one thread = cores.
-    dask : str
+    where : str
         ``local``: processes on this machine; ``slurm``: jobs through dask-jobqueue (partition, memory and the
         like from its own configuration, ``jobqueue.slurm``); else the address of a running scheduler.
     """
     from distributed import Client, LocalCluster
 
     with contextlib.ExitStack() as stack:
-        if dask == "local":
+        if where == "local":
             cluster = LocalCluster(
                 n_workers=workers,
                 threads_per_worker=1,
-                dashboard_address=None,
+                **NO_DASHBOARD,
                 silence_logs="ERROR",
                 memory_limit=0,  # bounded by shard size and workers; a nanny that kills helps nobody here
             )
             address = stack.enter_context(cluster)
-        elif dask == "slurm":
+        elif where == "slurm":
+            import dask
             from dask_jobqueue import SLURMCluster
 
-            address = stack.enter_context(SLURMCluster(cores=1, processes=1))
+            memory = dask.config.get("jobqueue.slurm.memory", None) or WORKER_MEMORY
+            address = stack.enter_context(
+                SLURMCluster(cores=1, processes=1, memory=memory, scheduler_options=NO_DASHBOARD)
+            )
             address.scale(workers)
         else:
-            address = dask
+            address = where
         try:
             client = Client(address, timeout=60)
         except OSError as error:
             raise TransientError(
-                f"No Dask scheduler answers at {dask!r} ({error}). Start it, or use another."
+                f"No Dask scheduler answers at {where!r} ({error}). Start it, or use another."
             ) from error
         yield stack.enter_context(client)
 

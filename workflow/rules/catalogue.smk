@@ -5,14 +5,14 @@ rule write:
         get_measured,
     output:
         LAYOUT.catalogue("{field}", "{task}"),
-    params:
-        config=CONFIG,
     log:
         LAYOUT.log("write", "{field}", "{task}"),
-    resources:
-        mem_mb=4000,
     conda:
         "../../envs/galgaze.yaml"
+    resources:
+        mem_mb=4000,
+    params:
+        config=CONFIG,
     shell:
         "galgaze write --config {params.config} --field {wildcards.field} --task {wildcards.task} 2>&1 | tee {log}"
 
@@ -23,13 +23,13 @@ rule report:
         get_catalogues,
     output:
         LAYOUT.report("{field}"),
-    params:
-        config=CONFIG,
     log:
         LAYOUT.log("report", "{field}"),
-    resources:
-        mem_mb=4000,
     conda:
         "../../envs/galgaze.yaml"
+    resources:
+        mem_mb=4000,
+    params:
+        config=CONFIG,
     shell:
         "galgaze report --config {params.config} --field {wildcards.field} 2>&1 | tee {log}"

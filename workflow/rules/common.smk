@@ -37,7 +37,11 @@ wildcard_constraints:
 
 def get_reports():
     """A page for every field that has a task."""
-    return [LAYOUT.report(field) for field, settings in RUN.config.fields.items() if settings.tasks]
+    return [
+        LAYOUT.report(field)
+        for field, settings in RUN.config.fields.items()
+        if settings.tasks
+    ]
 
 
 def get_downloads(wildcards):
@@ -68,7 +72,10 @@ def get_store_survey(wildcards):
 
 def store_markers(images):
     """Markers of all shards of a store."""
-    return [LAYOUT.store_marker(images.field, images.store, shard) for shard in range(SHARDS[images.field])]
+    return [
+        LAYOUT.store_marker(images.field, images.store, shard)
+        for shard in range(SHARDS[images.field])
+    ]
 
 
 def get_training_images(wildcards):
@@ -110,9 +117,14 @@ def get_bar_settings(wildcards):
 def get_measured(wildcards):
     """The marker of the bars, where there are any to measure."""
     bars = RUN.task(wildcards.task).bars
-    return LAYOUT.stage_marker(wildcards.field, wildcards.task, "measure") if bars else []
+    return (
+        LAYOUT.stage_marker(wildcards.field, wildcards.task, "measure") if bars else []
+    )
 
 
 def get_catalogues(wildcards):
     """The catalogues of a field."""
-    return [LAYOUT.catalogue(wildcards.field, task) for task in RUN.config.fields[wildcards.field].tasks]
+    return [
+        LAYOUT.catalogue(wildcards.field, task)
+        for task in RUN.config.fields[wildcards.field].tasks
+    ]

@@ -8,17 +8,17 @@ rule fetch:
         LAYOUT.plan_shard("{field}", "{shard}"),
     output:
         LAYOUT.fetch_marker("{field}", "{survey}", "{shard}"),
-    params:
-        config=CONFIG,
-        identity=get_survey_identity,
     log:
         LAYOUT.log("fetch", "{field}", "{survey}", "{shard}"),
-    resources:
-        downloads=get_downloads,
-        mem_mb=1000,
     retries: 2
     conda:
         "../../envs/galgaze.yaml"
+    resources:
+        downloads=get_downloads,
+        mem_mb=1000,
+    params:
+        config=CONFIG,
+        identity=get_survey_identity,
     shell:
         "galgaze fetch --config {params.config} --field {wildcards.field} --survey {wildcards.survey}"
         " --shard {wildcards.shard} 2>&1 | tee {log}"
@@ -31,16 +31,16 @@ rule shard:
         cutouts=get_fetch_marker,
     output:
         LAYOUT.store_marker("{field}", "{store}", "{shard}"),
+    log:
+        LAYOUT.log("shard", "{field}", "{store}", "{shard}"),
+    conda:
+        "../../envs/galgaze.yaml"
+    resources:
+        mem_mb=2000,
     params:
         config=CONFIG,
         task=get_store_task,
         survey=get_store_survey,
-    log:
-        LAYOUT.log("shard", "{field}", "{store}", "{shard}"),
-    resources:
-        mem_mb=2000,
-    conda:
-        "../../envs/galgaze.yaml"
     shell:
         "galgaze shard --config {params.config} --field {wildcards.field} --task {params.task}"
         " --survey {params.survey} --shard {wildcards.shard} 2>&1 | tee {log}"

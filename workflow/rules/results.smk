@@ -8,17 +8,17 @@ rule predict:
         model=get_model,
     output:
         LAYOUT.stage_marker("{field}", "{task}", "predict"),
-    params:
-        config=CONFIG,
     log:
         LAYOUT.log("predict", "{field}", "{task}"),
+    conda:
+        "../../envs/galgaze.yaml"
     threads: 64  # as many as there are
     resources:
         dask="local",
         dask_workers=get_dask_workers,
         mem_mb=8000,
-    conda:
-        "../../envs/galgaze.yaml"
+    params:
+        config=CONFIG,
     shell:
         "galgaze predict --config {params.config} --field {wildcards.field} --task {wildcards.task}"
         " --workers {resources.dask_workers} --dask {resources.dask} 2>&1 | tee {log}"
@@ -30,18 +30,18 @@ rule measure:
         LAYOUT.stage_marker("{field}", "{task}", "predict"),
     output:
         LAYOUT.stage_marker("{field}", "{task}", "measure"),
-    params:
-        config=CONFIG,
-        settings=get_bar_settings,
     log:
         LAYOUT.log("measure", "{field}", "{task}"),
+    conda:
+        "../../envs/galgaze.yaml"
     threads: 64
     resources:
         dask="local",
         dask_workers=get_dask_workers,
         mem_mb=8000,
-    conda:
-        "../../envs/galgaze.yaml"
+    params:
+        config=CONFIG,
+        settings=get_bar_settings,
     shell:
         "galgaze measure --config {params.config} --field {wildcards.field} --task {wildcards.task}"
         " --workers {resources.dask_workers} --dask {resources.dask} 2>&1 | tee {log}"

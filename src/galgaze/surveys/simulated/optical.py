@@ -15,7 +15,7 @@ from scipy import fft
 from galgaze.surveys.simulated.noise import plain, quantised, stream
 from galgaze.tasks import OPTICAL_MORPHOLOGY
 
-SKY_VERSION = 2
+SKY_VERSION = 1
 
 BANDS = "grz"
 NOISE_NANOMAGGY = np.array([0.004, 0.007, 0.018])  # a pixel of 0.262 arcsec
@@ -157,15 +157,12 @@ def _spiral_truth(rng: np.random.Generator, truth: dict) -> dict:
         "arm_winding": int(rng.choice([-1, 1])),
         "bulge_half_light_radius_arcsec": half_light * rng.uniform(0.1, 0.17),
     }
-    # Arms must not give the bar away: half of the unbarred ones set out as far from the centre as a bar's do,
-    # and a bar's arms are wound like any.
     if not barred:
-        far = rng.uniform() < 0.5
         return spiral | {
             "pitch_angle_deg": rng.uniform(8, 15) if tight else rng.uniform(22, 38),
             # Wound tightly, many arms would lie closer together than the seeing can tell.
-            "n_arms": int(rng.choice([2, 2, 2, 3] if tight else [2, 2, 2, 3, 4])),
-            "arm_start_arcsec": scale_length * (rng.uniform(1.1, 1.7) if far else rng.uniform(0.5, 0.9)),
+            "n_arms": int(rng.choice([2, 2, 2, 3] if tight else [2, 2, 3, 4])),
+            "arm_start_arcsec": scale_length * (rng.uniform(0.5, 0.7) if tight else rng.uniform(0.6, 0.9)),
             "bulge_fraction": rng.uniform(0.15, 0.3) if tight else rng.uniform(0.05, 0.2),
             "arm_fraction": rng.uniform(0.3, 0.4) if tight else rng.uniform(0.35, 0.45),
             "clump_fraction": rng.uniform(0.02, 0.08),
@@ -181,12 +178,12 @@ def _spiral_truth(rng: np.random.Generator, truth: dict) -> dict:
         | bar
         | _projected_bar(bar | {"position_angle_deg": truth["position_angle_deg"], "axis_ratio": axis_ratio})
         | {
-            "pitch_angle_deg": rng.uniform(8, 38),
+            "pitch_angle_deg": rng.uniform(12, 28),
             "n_arms": 2,
             "arm_start_arcsec": length / 2,
             "bulge_fraction": rng.uniform(0.04, 0.1),
-            "bar_fraction": rng.uniform(0.25, 0.35),
-            "arm_fraction": rng.uniform(0.25, 0.4),
+            "bar_fraction": rng.uniform(0.22, 0.35),
+            "arm_fraction": rng.uniform(0.2, 0.3),
             "clump_fraction": rng.uniform(0.02, 0.06),
         }
     )

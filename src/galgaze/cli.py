@@ -114,8 +114,6 @@ def shard(
 @app.command()
 def train(task: TaskName, config: ConfigPath = Path("config.yaml")):
     """Train a task's model on its labelled field."""
-    # threads that wait by spinning slow each other down tenfold where other jobs want the cores
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from galgaze.stages.train import train
 
     _say(train(_run(config), task))

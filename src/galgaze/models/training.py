@@ -19,6 +19,7 @@ from scipy.spatial import cKDTree
 from torch.nn import functional as F
 
 from galgaze.config import TrainSettings
+from galgaze.fields.sky import chord, unit_vectors
 from galgaze.models.runtime import to_network_input
 
 EVALUATION_BATCH = 64
@@ -55,9 +56,8 @@ def split_by_position(
     Sources within 30 arcsec of each other (the same object listed twice, neighbours on one image) go to the
     same side. Whether a source is chosen depends on its ids and the seed alone, not on the other rows.
     """
-    ra, dec = np.radians(ra_deg), np.radians(dec_deg)
-    unit = np.column_stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)])
-    pairs = cKDTree(unit).query_pairs(2 * np.sin(np.radians(TWIN_RADIUS_ARCSEC / 3600) / 2), output_type="ndarray")
+    tree = cKDTree(unit_vectors(ra_deg, dec_deg))
+    pairs = tree.query_pairs(chord(TWIN_RADIUS_ARCSEC), output_type="ndarray")
     count = len(source_id)
     graph = coo_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
     _, group = connected_components(graph, directed=False)

@@ -8,6 +8,7 @@ from galgaze import __version__
 from galgaze.catalogue.columns import catalogue_columns
 from galgaze.catalogue.writer import healpix_29, to_arrow, write_catalogue
 from galgaze.errors import ConfigError
+from galgaze.fields.sky import chord, unit_vectors
 from galgaze.files import read_marker, sha256_json
 from galgaze.models.model_file import read_card
 from galgaze.stages import measure, predict
@@ -69,16 +70,12 @@ def _training_role(run: Run, task: str, frame: pd.DataFrame) -> np.ndarray:
     if run.task(task).model.train is None or not path.exists():
         return role
     known = pd.read_parquet(path)
-    reach = 2 * np.sin(np.radians(SAME_SOURCE_ARCSEC / 3600) / 2)
-    distance, index = cKDTree(_unit(known)).query(_unit(frame), distance_upper_bound=reach)
+    tree = cKDTree(unit_vectors(known["ra_deg"], known["dec_deg"]))
+    asked = unit_vectors(frame["ra_deg"], frame["dec_deg"])
+    distance, index = tree.query(asked, distance_upper_bound=chord(SAME_SOURCE_ARCSEC))
     found = np.isfinite(distance)
     role[found] = known["role"].to_numpy()[index[found]]
     return role
-
-
-def _unit(frame: pd.DataFrame) -> np.ndarray:
-    ra, dec = np.radians(frame["ra_deg"].to_numpy()), np.radians(frame["dec_deg"].to_numpy())
-    return np.column_stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)])
 
 
 def _provenance(run: Run, field: str, task: str, frame: pd.DataFrame) -> dict:

@@ -182,6 +182,44 @@ def evaluate(
     print(json.dumps(result, indent=1) if as_json else describe(result))
 
 
+@app.command("contact-sheet")
+def contact_sheet(
+    out: Annotated[Path, typer.Argument(help="PNG file to write")],
+    task: TaskName,
+    config: ConfigPath = Path("config.yaml"),
+    survey: SurveyName = None,
+    real: Annotated[
+        Path | None, typer.Option(help="folder of labelled real images, drawn beside the simulated ones")
+    ] = None,
+    labels: Annotated[str, typer.Option(help="table of the real images' labels, looked up from their folder")] = (
+        "labels.csv"
+    ),
+    file_column: Annotated[str, typer.Option(help="its column of files, from the folder; endings may lack")] = "file",
+    label_column: Annotated[str, typer.Option(help="its column of classes")] = "label",
+    label_map: Annotated[
+        str | None, typer.Option(help='from its labels to classes, "100=FRI,200=FRII"; others are not shown')
+    ] = None,
+    pixel_scale: Annotated[
+        float | None, typer.Option(min=0.01, help="arcsec a pixel of real pictures; default: taken whole")
+    ] = None,
+    per_class: Annotated[int, typer.Option(min=1, max=50, help="images a row, at most")] = 6,
+    seed_prefix: Annotated[str, typer.Option(help="of the simulated sources' ids: other ids are other sources")] = (
+        "sheet"
+    ),
+):
+    """Draw simulated images as the network sees them, class by class, beside real ones.
+
+    Real FITS files need columns ra_deg and dec_deg in the table of labels.
+    """
+    _one_thread()
+    from galgaze.images.datasets import LabelTable
+    from galgaze.stages.contact_sheet import RealFolder, contact_sheet, parse_label_map
+
+    listing = LabelTable(labels, file_column, label_column, parse_label_map(label_map))
+    folder = RealFolder(real, listing, pixel_scale) if real else None
+    _say(contact_sheet(_run(config), task, out, survey, folder, per_class, seed_prefix))
+
+
 @app.command()
 def card(model: Annotated[Path, typer.Argument(help="model file")]):
     """Print a model's card."""

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from galgaze.errors import ConfigError
-from galgaze.tasks import TASKS
+from galgaze.tasks import OPTICAL_MORPHOLOGY, RADIO_MORPHOLOGIES, TASKS, check_mix
 
 FIELD_NAME = r"^[a-z0-9][a-z0-9_]*$"  # becomes a folder and a Snakemake wildcard
 SURVEY_NAME = FIELD_NAME
@@ -93,14 +93,39 @@ class SimulatedLegacySurvey(Section):
     seed: int = Field(1, ge=0, description="another seed is another sky")
     size_px: int = Field(256, ge=16, le=512, description="side of the cutout in pixels")
     pixel_scale_arcsec: float = Field(0.262, gt=0.05, lt=5, description="arcsec a pixel")
+    mix: dict[str, float] | None = Field(
+        None, description="relative share of each of the ten classes; those left out do not occur; null: all equal"
+    )
+    artefact_fraction: float = Field(
+        0.03, ge=0, le=1, description="share of images with a bleed or satellite trail, a missing band or a blank part"
+    )
+
+    @field_validator("mix")
+    @classmethod
+    def _known_classes(cls, mix):
+        if mix is not None:
+            check_mix(mix, OPTICAL_MORPHOLOGY.classes)
+        return mix
 
 
 class SimulatedFirstSurvey(Section):
-    """A simulated twin of `first`, drawn with GalSim; needs no network."""
+    """A simulated twin of `first`; needs no network."""
 
     kind: Literal["simulated_first"]
     seed: int = Field(1, ge=0, description="another seed is another sky")
     size_px: int = Field(300, ge=33, le=1024, description="side in pixels of 1.8 arcsec")
+    mix: dict[str, float] | None = Field(
+        None,
+        description="relative share of each morphology (fri, wide_angle_tail, narrow_angle_tail, frii, double_double, "
+        "hybrid, compact); those left out do not occur; null: about as in MiraBest",
+    )
+
+    @field_validator("mix")
+    @classmethod
+    def _known_morphologies(cls, mix):
+        if mix is not None:
+            check_mix(mix, tuple(RADIO_MORPHOLOGIES))
+        return mix
 
 
 SurveySettings = Annotated[

@@ -4,6 +4,9 @@ A class's position in its tuple is its index in every network, label and probabi
 the suffixes of the catalogue's ``prob_*`` columns (in lower case).
 """
 
+import difflib
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -51,4 +54,37 @@ OPTICAL_MORPHOLOGY = Task(
 # Fanaroff & Riley 1974.
 RADIO_FR = Task(name="radio_fr", kind="radio", classes=("FRI", "FRII"))
 
+# The morphologies of the simulated radio sky, and the class that each is to a Fanaroff-Riley classifier: as in MiraBest
+# (Porter & Scaife 2023), whose labels 102 (wide-angle tail) and 104 (head-tail) are FRI and 201 (double-double) FRII.
+# A hybrid is FRI on one side and FRII on the other, and a compact source shows neither: they belong to no class, and
+# nothing is trained on them.
+RADIO_MORPHOLOGIES: dict[str, str | None] = {
+    "fri": "FRI",
+    "wide_angle_tail": "FRI",
+    "narrow_angle_tail": "FRI",
+    "frii": "FRII",
+    "double_double": "FRII",
+    "hybrid": None,
+    "compact": None,
+}
+
 TASKS = {task.name: task for task in (OPTICAL_MORPHOLOGY, RADIO_FR)}
+
+
+def check_mix(mix: Mapping[str, float], known: Sequence[str]) -> None:
+    """Refuse a mix of simulated sources (a relative share for each kind) that cannot be drawn.
+
+    Raises
+    ------
+    ValueError
+        If it names an unknown kind, holds a share that is no finite number from 0 on, or only zeros.
+    """
+    for name, share in mix.items():
+        if name not in known:
+            close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            raise ValueError(f"the mix names {name!r}, which is not known; known are: {', '.join(known)}{hint}")
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < math.inf:
+            raise ValueError(f"the mix's share of {name} is {share!r}; give a number from 0 on")
+    if not 0 < sum(mix.values()) < math.inf:
+        raise ValueError(f"nothing in the mix: give at least one of {', '.join(known)} a finite share above 0")

@@ -379,15 +379,19 @@ def test_a_coarse_map_lies_over_the_pixels_it_spans():
 @pytest.fixture
 def run(tmp_path):
     """A field of three sources, by hand: plan, store, model and catalogue."""
+    (tmp_path / "cutouts").mkdir()
+    return _make_run(tmp_path, {"kind": "directory", "path": str(tmp_path / "cutouts")}, {"table": {"path": "few.csv"}})
+
+
+def _make_run(tmp_path, survey: dict, origin: dict):
     from galgaze.models.model_file import ModelCard, build_network, save_model
     from galgaze.stages.context import Run
 
-    (tmp_path / "cutouts").mkdir()
     weights = tmp_path / "m.safetensors"
     settings = {
         "results": str(tmp_path / "results"),
-        "surveys": {"mine": {"kind": "directory", "path": str(tmp_path / "cutouts")}},
-        "fields": {"few": {"table": {"path": "few.csv"}, "tasks": ["radio_fr"]}},
+        "surveys": {"mine": survey},
+        "fields": {"few": {**origin, "tasks": ["radio_fr"]}},
         "tasks": {
             "radio_fr": {
                 "survey": "mine",
@@ -442,10 +446,28 @@ def test_the_stage_writes_the_page(run):
     text = text_of(first.decode())
     assert "3 sources in 1 shard; from the table few.csv" in text
     assert "2 of 3 sources predicted" in text
+    assert b"The simulated sky" not in first
     assert first.count(b'class="example"') == 4  # two confident, and the same two again by uncertainty
     assert b"<script" not in first
     report(run, "few")
     assert run.layout.report("few").read_bytes() == first
+
+
+def test_the_page_of_a_simulated_field_shows_its_sky(tmp_path):
+    from galgaze.stages.report import report
+
+    run = _make_run(tmp_path, {"kind": "simulated_first"}, {"simulated": {"survey": "mine", "count": 3}})
+    ids = ["one", HOSTILE, "gone"]
+    truth = pd.DataFrame({"source_id": ids, "class_label": ["FRII", "FRI", "FRII"], "morphology": ["x_y", None, "x_y"]})
+    truth.to_parquet(run.layout.truth("few"))
+    report(run, "few")
+    page = run.layout.report("few").read_text()
+    assert "The simulated sky" in page
+    assert "truth.parquet" in page
+    assert "Images of simulated sources by true class: FRI 1, FRII x y 1." in page  # "gone" has no image
+    run.layout.truth("few").unlink()
+    report(run, "few")
+    assert "The simulated sky" not in run.layout.report("few").read_text()
 
 
 def test_the_stage_refuses_another_model_than_the_catalogue_s(run):

@@ -10,7 +10,7 @@ from tests.stages.runs import LEGACY, make_run, write_table
 
 from galgaze.errors import ConfigError
 from galgaze.stages.context import read_sources
-from galgaze.stages.plan import make_plan
+from galgaze.stages.plan import PLAN, make_plan
 
 ROWS = [(f"s{n}", 10.0 + n, 1.5 * n) for n in range(5)]
 SIMULATED = {"kind": "simulated_legacy", "size_px": 32}
@@ -200,7 +200,18 @@ class TestSimulated:
         pd.testing.assert_frame_equal(after.head(5), before)
         assert after["shard"].tolist() == [0, 0, 1, 1, 2, 3, 3, 4]
 
-    def test_no_sources(self, tmp_path):
-        field = {"simulated": {"survey": "sky", "count": 0}, "tasks": ["optical_morphology"]}
-        with pytest.raises(ConfigError, match="count: the field has no sources; give at least 1"):
-            make_plan(make_run(tmp_path, SIMULATED, field=field), "field")
+    def test_a_field_of_no_sources_has_a_plan_with_all_columns_and_may_grow(self, tmp_path):
+        field = {"simulated": {"survey": "sky", "count": 0, "prefix": "g"}, "tasks": ["optical_morphology"]}
+        run = make_run(tmp_path, SIMULATED, field=field)
+        record = make_plan(run, "field")
+        assert (record["shards"], record["sources"]) == (0, 0)
+        plan = read_sources(run.layout, "field")
+        assert plan.empty
+        assert list(plan.columns) == PLAN.names
+        truth = pd.read_parquet(run.layout.truth("field"))
+        assert truth.empty
+        assert {"source_id", "class_label", "bar_length_px"} <= set(truth)
+        field["simulated"]["count"] = 3
+        record = make_plan(make_run(tmp_path, SIMULATED, field=field), "field")
+        assert (record["shards"], record["sources"]) == (2, 3)
+        assert read_sources(run.layout, "field")["shard"].tolist() == [0, 0, 1]

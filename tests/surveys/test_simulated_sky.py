@@ -8,9 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from galgaze.surveys.simulated import optical, radio
+from galgaze.surveys.simulated import optical
 from galgaze.surveys.simulated.noise import stream
-from galgaze.tasks import OPTICAL_MORPHOLOGY, RADIO_FR
+from galgaze.tasks import OPTICAL_MORPHOLOGY
 
 SIZE, SCALE = 256, 0.262
 IDS = [f"source {i}" for i in range(400)]
@@ -19,11 +19,6 @@ IDS = [f"source {i}" for i in range(400)]
 @pytest.fixture(scope="module")
 def galaxies():
     return [optical.optical_truth(1, source_id) for source_id in IDS]
-
-
-@pytest.fixture(scope="module")
-def radio_sources():
-    return [radio.radio_truth(1, source_id) for source_id in IDS]
 
 
 def of_class(truths, label):
@@ -63,9 +58,9 @@ def digest(*arrays):
 
 def test_a_source_is_the_same_in_any_order_and_whatever_the_global_generator_does():
     names = ["a", "b", "ü/../c"]
-    forward = {n: digest(optical.draw_optical(3, n), radio.draw_radio(3, n)) for n in names}
+    forward = {n: digest(optical.draw_optical(3, n)) for n in names}
     np.random.seed(0)
-    backward = {n: digest(optical.draw_optical(3, n), radio.draw_radio(3, n)) for n in reversed(names)}
+    backward = {n: digest(optical.draw_optical(3, n)) for n in reversed(names)}
     assert backward == forward
     assert len(set(forward.values())) == len(names)
 
@@ -73,15 +68,13 @@ def test_a_source_is_the_same_in_any_order_and_whatever_the_global_generator_doe
 def test_a_source_is_the_same_in_another_process():
     code = (
         "import hashlib, json\n"
-        "from galgaze.surveys.simulated import optical, radio\n"
-        "body = b''.join(draw(7, 'J1234+5').tobytes() for draw in (optical.draw_optical, radio.draw_radio))\n"
-        "truths = optical.optical_truth(7, 'J1234+5'), radio.radio_truth(7, 'J1234+5')\n"
-        "print(hashlib.sha256(body).hexdigest(), json.dumps(truths))\n"
+        "from galgaze.surveys.simulated import optical\n"
+        "body = optical.draw_optical(7, 'J1234+5').tobytes()\n"
+        "print(hashlib.sha256(body).hexdigest(), json.dumps(optical.optical_truth(7, 'J1234+5')))\n"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    here = digest(optical.draw_optical(7, "J1234+5"), radio.draw_radio(7, "J1234+5"))
-    truths = optical.optical_truth(7, "J1234+5"), radio.radio_truth(7, "J1234+5")
-    assert run.stdout.strip() == f"{here} {json.dumps(truths)}"
+    here = digest(optical.draw_optical(7, "J1234+5"))
+    assert run.stdout.strip() == f"{here} {json.dumps(optical.optical_truth(7, 'J1234+5'))}"
 
 
 def test_seed_and_id_and_survey_all_matter():
@@ -98,30 +91,21 @@ def test_optical_shape_and_dtype(size, scale):
     assert np.isfinite(image).all()
 
 
-@pytest.mark.parametrize(("size", "scale"), [(300, 1.8), (151, 1.8)])
-def test_radio_shape_and_dtype(size, scale):
-    image = radio.draw_radio(1, "x", size, scale)
-    assert image.shape == (size, size)
-    assert image.dtype == np.float32
-    assert np.isfinite(image).all()
-
-
 # ---------------------------------------------------------------------------------------------- truth
 
 
-@pytest.mark.parametrize(("sky", "task"), [("galaxies", OPTICAL_MORPHOLOGY), ("radio_sources", RADIO_FR)])
-def test_truth_is_uniform_json_and_holds_every_class_about_equally_often(sky, task, request):
-    truths = request.getfixturevalue(sky)
-    assert all(list(truth) == list(truths[0]) for truth in truths)
-    assert json.loads(json.dumps(truths)) == truths
-    assert all(isinstance(v, str | int | float | None) for truth in truths for v in truth.values())
-    assert all(task.classes[truth["class_index"]] == truth["class_label"] for truth in truths)
-    counts = np.bincount([truth["class_index"] for truth in truths], minlength=len(task.classes))
-    expected = len(truths) / len(task.classes)
+def test_truth_is_uniform_json_and_holds_every_class_about_equally_often(galaxies):
+    assert all(list(truth) == list(galaxies[0]) for truth in galaxies)
+    assert json.loads(json.dumps(galaxies)) == galaxies
+    assert all(isinstance(v, str | int | float | None) for truth in galaxies for v in truth.values())
+    classes = OPTICAL_MORPHOLOGY.classes
+    assert all(classes[truth["class_index"]] == truth["class_label"] for truth in galaxies)
+    counts = np.bincount([truth["class_index"] for truth in galaxies], minlength=len(classes))
+    expected = len(galaxies) / len(classes)
     assert (np.abs(counts - expected) < 4 * np.sqrt(expected)).all()
 
 
-def test_truth_stays_in_its_ranges(galaxies, radio_sources):
+def test_truth_stays_in_its_ranges(galaxies):
     for label, (low, high) in {
         "round_smooth": (0.85, 1),
         "in_between_smooth": (0.5, 0.8),
@@ -131,7 +115,6 @@ def test_truth_stays_in_its_ranges(galaxies, radio_sources):
     assert all(t["pitch_angle_deg"] <= 15 for t in of_class(galaxies, "unbarred_tight_spiral"))
     assert all(t["pitch_angle_deg"] >= 22 for t in of_class(galaxies, "unbarred_loose_spiral"))
     assert all((t["bar_length_arcsec"] is None) == (t["class_label"] != "barred_spiral") for t in galaxies)
-    assert all(20 <= t["las_arcsec"] <= 240 and 0.02 <= t["flux_jy"] <= 1 for t in radio_sources)
 
 
 # --------------------------------------------------------------------------------------------- optical
@@ -202,58 +185,3 @@ def test_a_coarser_pixel_sees_the_same_galaxy(galaxies):
 def test_old_stars_are_redder_than_arms(galaxies):
     for truth in of_class(galaxies, "barred_spiral"):
         assert truth["bulge_g_minus_r_mag"] > truth["body_g_minus_r_mag"] > truth["arm_g_minus_r_mag"]
-
-
-# ---------------------------------------------------------------------------------------------- radio
-
-
-def radio_picture(truth, size=300):
-    return radio.radio_brightness(truth, np.random.default_rng(0), size, 1.8, background=False)
-
-
-def test_radio_noise_has_its_depth_and_the_beam_s_correlation():
-    images = np.stack([radio.draw_radio(1, source_id) for source_id in IDS[:4]])
-    corners = np.concatenate([images[:, :60, :60], images[:, -60:, -60:]])
-    quiet = corners[corners.max(axis=(1, 2)) < 6 * radio.NOISE_JY_PER_BEAM]
-    assert len(quiet) >= 3
-    assert quiet.std() == pytest.approx(radio.NOISE_JY_PER_BEAM, rel=0.08)
-    # White noise smoothed by a Gaussian is correlated as exp(-d^2 / (4 sigma^2)).
-    sigma_px = radio.BEAM_FWHM_ARCSEC / 1.8 / 2.3548
-    for lag in (1, 2, 3):
-        correlation = (quiet[:, :, lag:] * quiet[:, :, :-lag]).mean() / quiet.var()
-        assert correlation == pytest.approx(np.exp(-(lag**2) / (4 * sigma_px**2)), abs=0.08)
-
-
-def test_radio_flux_is_conserved(radio_sources):
-    beam_px = 2 * np.pi * (radio.BEAM_FWHM_ARCSEC / 1.8 / 2.3548) ** 2
-    for truth in radio_sources[:10]:
-        assert radio_picture(truth).sum() / beam_px == pytest.approx(truth["flux_jy"], rel=0.01)
-
-
-def test_radio_sources_stand_out_of_the_noise(radio_sources):
-    for truth in radio_sources[:15]:
-        assert radio_picture(truth).max() > 10 * radio.NOISE_JY_PER_BEAM
-
-
-def test_straight_radio_sources_lie_along_their_position_angle(radio_sources):
-    east, north = offsets(300, 1.8)
-    for truth in of_class(radio_sources, "FRII")[:10]:
-        truth = truth | {"bend_deg": 0.0}
-        angle, *_ = shape_of(radio_picture(truth), east, north)
-        assert angle_between(angle, truth["jet_position_angle_deg"]) < 2
-
-
-def test_the_ends_of_a_radio_source_are_its_size_apart(radio_sources):
-    for truth in radio_sources[:20]:
-        (along, across), (along_2, across_2) = radio._jets(truth)
-        assert np.hypot(along[-1] - along_2[-1], across[-1] - across_2[-1]) == pytest.approx(truth["las_arcsec"])
-
-
-def test_fri_are_bright_at_the_core_and_frii_at_the_ends(radio_sources):
-    def light_near_core(truth):
-        east, north = offsets(300, 1.8)
-        image = radio_picture(truth)
-        return image[np.hypot(east, north) < truth["las_arcsec"] / 4].sum() / image.sum()
-
-    fri, frii = (np.array([light_near_core(t) for t in of_class(radio_sources, c)[:12]]) for c in RADIO_FR.classes)
-    assert fri.min() > 0.5 > frii.max()

@@ -4,6 +4,7 @@ import hashlib
 import io
 import pickle
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -113,12 +114,53 @@ def read_mirabest(folder: Path, split: str, subset: str) -> tuple[np.ndarray, np
     return np.concatenate(images)[keep], np.array([int(code[0]) - 1 for code in labels])[keep]
 
 
-def read_labelled_directory(
-    folder: Path, task: Task, preparation: PreparationSettings, pixel_scale_arcsec: float | None = None
-) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Images of a folder with a ``labels.csv`` (file, label), prepared for a model.
+@dataclass(frozen=True)
+class LabelTable:
+    """How the table of a labelled folder is named and laid out.
 
-    Labels are class names, in any case, or their numbers. Pictures of unknown scale are taken whole.
+    Attributes
+    ----------
+    path : str
+        Looked up from the folder.
+    file, label : str
+        Columns: the file, from the folder, with or without its ending; and its class.
+    classes : dict of str, or None
+        From labels as they stand in the table to class names; rows with other labels are not used.
+    """
+
+    path: str = "labels.csv"
+    file: str = "file"
+    label: str = "label"
+    classes: dict[str, str] | None = None
+
+
+def read_labelled_directory(
+    folder: Path,
+    task: Task,
+    preparation: PreparationSettings,
+    pixel_scale_arcsec: float | None = None,
+    listing: LabelTable = LabelTable(),
+    per_class: int | None = None,
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Images of a folder with a table of labels (``labels.csv``: file, label), prepared for a model.
+
+    Labels are class names, in any case, or their numbers. Pictures of unknown scale are taken whole. FITS
+    files need the source's position: columns ``ra_deg`` and ``dec_deg`` of the table.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds the images and the table.
+    task : Task
+        Whose classes the labels are.
+    preparation : PreparationSettings
+        As the model saw its images.
+    pixel_scale_arcsec : float or None
+        Of pictures; None: unknown.
+    listing : LabelTable
+        Names of the table and of its columns.
+    per_class : int or None
+        Read only the first so many usable images of each class.
 
     Returns
     -------
@@ -134,16 +176,18 @@ def read_labelled_directory(
     ConfigError
         If there is no such table, or a label is not one of the task's.
     """
-    from galgaze.surveys.directory import Directory, read_file
+    from galgaze.surveys.directory import Directory
 
-    table = _read_labels(folder)
+    table = _read_labels(folder, listing)
     survey = Directory(DirectorySurvey(kind="directory", path=str(folder), pixel_scale_arcsec=pixel_scale_arcsec))
     images, labels, left_out = [], [], []
     for row in table.itertuples():
-        label = _class_index(row.label, task, folder)
+        label = _class_index(row.label, task, folder / listing.path)
+        if per_class is not None and labels.count(label) >= per_class:
+            continue
         try:
-            body = read_file(_inside(folder, row.file))
-            prepared = prepare(survey.decode(body, Source(row.file, float("nan"), float("nan"))), preparation)
+            body = _read_image(folder, row.file)
+            prepared = prepare(survey.decode(body, Source(row.file, row.ra_deg, row.dec_deg)), preparation)
         except (BadImage, NoCoverage) as error:
             left_out.append(f"{row.file}: {error.reason}")
             continue
@@ -153,25 +197,41 @@ def read_labelled_directory(
         images.append(prepared.pixels)
         labels.append(label)
     if not images:
-        raise ConfigError(f"{folder}: none of the {len(table)} files in labels.csv is a usable image. {left_out[:3]}")
+        raise ConfigError(
+            f"{folder}: none of the {len(table)} files in {listing.path} is a usable image. {left_out[:3]}"
+        )
     return np.stack(images), np.array(labels), left_out
 
 
-def _read_labels(folder: Path) -> pd.DataFrame:
-    path = folder / "labels.csv"
+def _read_labels(folder: Path, listing: LabelTable) -> pd.DataFrame:
+    """Rows with the columns file, label, ra_deg, dec_deg (NaN where the table has none)."""
+    path = folder / listing.path
+    wanted = {"file": listing.file, "label": listing.label}
+    named = " and ".join(wanted.values())
     try:
         table = pd.read_csv(path, dtype=str)
     except FileNotFoundError as error:
-        raise ConfigError(f"{path}: not found. It must list the images: columns file, label.") from error
-    except (ValueError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{path}: not found. It must list the images: columns {listing.file}, {listing.label}."
+        ) from error
+    except (OSError, ValueError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as CSV ({error}).") from error
-    missing = {"file", "label"} - set(table.columns)
-    if missing or table.empty:
-        raise ConfigError(f"{path}: needs rows with the columns file and label; it has {', '.join(table.columns)}.")
-    return table[["file", "label"]].dropna()
+    if not set(wanted.values()) <= set(table.columns) or table.empty:
+        raise ConfigError(f"{path}: needs rows with the columns {named}; it has {', '.join(table.columns)}.")
+    rows = pd.DataFrame({name: table[column] for name, column in wanted.items()})
+    for name in ("ra_deg", "dec_deg"):
+        rows[name] = pd.to_numeric(table[name], errors="coerce") if name in table else np.nan
+    rows = rows.dropna(subset=["file", "label"])
+    if listing.classes is not None:
+        rows = rows.assign(label=rows["label"].str.strip().map(listing.classes)).dropna(subset=["label"])
+        if rows.empty:
+            raise ConfigError(
+                f"{path}: no row has one of the labels {', '.join(listing.classes)} in its column {listing.label}."
+            )
+    return rows
 
 
-def _class_index(label: str, task: Task, folder: Path) -> int:
+def _class_index(label: str, task: Task, path: Path) -> int:
     names = [name.lower() for name in task.classes]
     text = label.strip().lower()
     if text in names:
@@ -179,9 +239,20 @@ def _class_index(label: str, task: Task, folder: Path) -> int:
     if text.isdecimal() and int(text) < len(names):
         return int(text)
     raise ConfigError(
-        f"{folder}/labels.csv: the label {label!r} is no class of {task.name}. Use {', '.join(task.classes)}, or their "
+        f"{path}: the label {label!r} is no class of {task.name}. Use {', '.join(task.classes)}, or their "
         f"numbers 0 to {len(names) - 1}."
     )
+
+
+def _read_image(folder: Path, name: str) -> bytes:
+    """A file's bytes; a name without an ending, such as a source's id, is completed."""
+    from galgaze.surveys.directory import SUFFIXES, read_file
+
+    path = _inside(folder, name)
+    completed = [path.with_name(path.name + suffix) for suffix in SUFFIXES]
+    if not path.exists():
+        path = next((other for other in completed if other.is_file()), path)
+    return read_file(path)
 
 
 def _inside(folder: Path, name: str) -> Path:

@@ -110,15 +110,20 @@ def drawn(render: Callable[[Figure], bytes]) -> Callable:
     def decorate(build: Callable[..., Figure]) -> Callable[..., str]:
         @functools.wraps(build)
         def draw(*args, **kwargs) -> str:
-            with matplotlib.rc_context():
-                matplotlib.rcdefaults()  # whatever the user's matplotlibrc says
-                matplotlib.rcParams.update(STYLE)
-                png = render(build(*args, **kwargs))
+            png = in_style(lambda: render(build(*args, **kwargs)))
             return "data:image/png;base64," + base64.b64encode(png).decode()
 
         return draw
 
     return decorate
+
+
+def in_style(draw: Callable[[], bytes]) -> bytes:
+    """What a function draws, in the one style of the page."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # whatever the user's matplotlibrc says
+        matplotlib.rcParams.update(STYLE)
+        return draw()
 
 
 def plot(figure: Figure) -> bytes:

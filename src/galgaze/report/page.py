@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from galgaze.catalogue.columns import catalogue_columns
-from galgaze.report import figures, numbers
+from galgaze.report import contact_sheet, figures, numbers
+from galgaze.report.contact_sheet import SheetRow
 from galgaze.report.figures import Bar, Example, shown
 from galgaze.tasks import Task
 
@@ -63,6 +64,8 @@ class TaskResults:
         The training curve, where the model was trained in this run.
     examples : dict of Example
         By source id: at least those of `examples_wanted`; a source that is missing is not shown.
+    sheet : list of SheetRow
+        Images of a simulated field by true class; empty for other fields.
     """
 
     task: Task
@@ -73,6 +76,7 @@ class TaskResults:
     truth: pd.DataFrame | None = None
     curve: pd.DataFrame | None = None
     examples: dict[str, Example] = field(default_factory=dict)
+    sheet: list[SheetRow] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,7 @@ def describe_task(result: TaskResults) -> dict:
         "statuses": numbers.status_counts(result.catalogue),
         "reasons": numbers.example_reasons(result.catalogue),
         "class_figure": _class_figure(result, len(predicted)),
+        "sheet": _sheet(result),
         "held_out": held,
         "quality": quality,
         "accuracy": _accuracy(result, held, quality),
@@ -159,6 +164,13 @@ def _class_figure(result: TaskResults, predicted: int) -> Picture | None:
         return None
     words = ", ".join(f"{shown(name)} {row.predicted}" for name, row in counts.iterrows())
     return Picture(figures.class_bars(counts), f"Bar chart of sources by predicted class: {words}.")
+
+
+def _sheet(result: TaskResults) -> Picture | None:
+    if not any(images for row in result.sheet for images in row.groups):
+        return None
+    words = ", ".join(f"{' '.join(row.name.split())} {len(row.groups[0])}" for row in result.sheet)
+    return Picture(contact_sheet.page_sheet(result.sheet), f"Images of simulated sources by true class: {words}.")
 
 
 def _accuracy(result: TaskResults, held: numbers.HeldOut, quality: numbers.Quality | None) -> dict | None:

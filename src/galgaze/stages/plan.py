@@ -118,12 +118,12 @@ def _simulate(run: Run, field: str, settings: SimulatedSource) -> pd.DataFrame:
     """Ids and positions of a simulated field, labels from the truth; the truth goes into a file of its own."""
     survey = run.survey(settings.survey)
     ids = [f"{settings.prefix}-{index:07d}" for index in range(settings.count)]
-    truth = pd.DataFrame([{"source_id": name, **survey.truth(name)} for name in ids])
-    if truth.empty:
-        raise ConfigError(f"fields.{field}.simulated.count: the field has no sources; give at least 1.")
+    columns = ["source_id", *survey.truth("any")]  # also where there is no source
+    truth = pd.DataFrame([{"source_id": name, **survey.truth(name)} for name in ids], columns=columns)
     rows = pd.DataFrame(dict.fromkeys(FIELD_COLUMNS, np.nan), index=range(len(ids)))
     rows["source_id"] = ids
-    rows["ra_deg"], rows["dec_deg"] = np.transpose([_position(name) for name in ids])
+    positions = np.reshape([_position(name) for name in ids], (-1, 2))
+    rows["ra_deg"], rows["dec_deg"] = positions.T
     rows["label"] = truth["class_label"].to_numpy()
     if "las_arcsec" in truth:
         rows["las_arcsec"] = truth["las_arcsec"].astype(float).to_numpy()
@@ -175,7 +175,8 @@ def _assign(rows: pd.DataFrame, shard_size: int) -> pd.DataFrame:
 
 def _write(run: Run, field: str, rows: pd.DataFrame) -> int:
     shards = rows.groupby("shard", sort=True)
-    for shard, part in shards:
+    # A field without sources has no shards, but a file that says so, with all columns.
+    for shard, part in shards if len(shards) else [(0, rows)]:
         buffer = io.BytesIO()
         pq.write_table(pa.Table.from_pandas(part, PLAN, preserve_index=False), buffer)
         write_if_changed(run.layout.plan_shard(field, int(shard)), buffer.getvalue())

@@ -18,6 +18,7 @@ from galgaze.tasks import TASKS
 # Arrays of one row of a store; of the images themselves only the rows wanted are read.
 ROW_ARRAYS = ("valid", "source_id", "centre_px", "jacobian_arcsec")
 UNSHOWN_COLUMNS = {"image_sha256", "pipeline_version", "_healpix_29"}
+SHEET_IMAGES = 6  # a class, of a simulated field
 
 
 def report(run: Run, field: str) -> str:
@@ -55,16 +56,19 @@ def _results(run: Run, field: str, task: str):
     catalogue = _read_catalogue(path)
     model, network = _load_model(run, field, task, catalogue)
     wanted, with_bars = examples_wanted(catalogue, TASKS[task])
+    truth = pd.read_parquet(layout.truth(field)) if layout.truth(field).exists() else None
     curve = layout.training_curve(task)
+    images = run.images(field, task)
     return TaskResults(
         task=TASKS[task],
         survey=run.task(task).survey,
         catalogue=catalogue,
         provenance=read_provenance(path),
         model=model,
-        truth=pd.read_parquet(layout.truth(field)) if layout.truth(field).exists() else None,
+        truth=truth,
         curve=pd.read_csv(curve) if model.trained_here and curve.exists() else None,
-        examples=_examples(run, run.images(field, task), network, wanted, with_bars),
+        examples=_examples(run, images, network, wanted, with_bars),
+        sheet=_sheet(run, images, catalogue, truth),
     )
 
 
@@ -120,6 +124,22 @@ def _examples(run: Run, images: Images, network, wanted: list[str], with_bars: l
             saliency=_saliency(run, images.task, network, row["image"], source_id) if source_id in with_bars else None,
         )
     return examples
+
+
+def _sheet(run: Run, images: Images, catalogue: pd.DataFrame, truth: pd.DataFrame | None) -> list:
+    """Rows of images by true class; none unless the survey that drew the field's truth served its images."""
+    from galgaze.report.contact_sheet import SheetRow, choose_sources, row_name
+
+    origin = run.config.fields[images.field].simulated
+    if truth is None or origin is None or origin.survey != images.survey:
+        return []
+    predicted = set(catalogue.loc[catalogue["class_label"].notna(), "source_id"])  # these have an image
+    chosen = choose_sources(truth[truth["source_id"].isin(predicted)], TASKS[images.task], SHEET_IMAGES)
+    found = _read_rows(run, images, [source_id for *_, ids in chosen for source_id in ids])
+    return [
+        SheetRow(row_name(label, kind), ([found[source_id]["image"] for source_id in ids],))
+        for label, kind, ids in chosen
+    ]
 
 
 def _attention(network, image: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -109,14 +109,13 @@ def _labelled_images(run: Run, task: str) -> tuple[pd.DataFrame, np.ndarray, lis
         usable = rows.valid[plan["position"]] & labelled.to_numpy()
         frames.append(plan[usable])
         pixels.append(rows.image[plan["position"][usable]])
-    frame = pd.concat(frames, ignore_index=True)
-    if frame.empty:
+    if not sum(map(len, frames)):
         raise ConfigError(
             f"tasks.{task}.model.train.field: none of the usable sources of {images.field} has a label of this task. "
             f"Name the label column (fields.{images.field}.table.columns.label) and map its values to the classes "
             f"({', '.join(TASKS[task].classes)}) under fields.{images.field}.labels."
         )
-    return frame, np.concatenate(pixels), hashes
+    return pd.concat(frames, ignore_index=True), np.concatenate(pixels), hashes
 
 
 def _check_split(frame: pd.DataFrame, task: str, field: str) -> None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from scipy.spatial import cKDTree
 
 from galgaze import __version__
@@ -25,9 +26,9 @@ def write(run: Run, field: str, task: str) -> str:
     plan = read_sources(run.layout, field)
     requested = plan[plan["requested"]]
     frame = requested[GIVEN].reset_index(drop=True)
-    frame = _join(frame, _parts(run, field, task, predict.STAGE), field)
+    frame = _join(frame, _parts(run, field, task, predict.STAGE, predict.part_schema(task)), field)
     if run.task(task).bars:
-        bars = _parts(run, field, task, measure.STAGE)
+        bars = _parts(run, field, task, measure.STAGE, measure.PART_SCHEMA)
         frame = frame.merge(bars, on="source_id", how="left", validate="one_to_one")
         # a bad measurement keeps its flag and reason, not its numbers
         bad = frame["bar_flag"] == 2
@@ -45,11 +46,13 @@ def write(run: Run, field: str, task: str) -> str:
     return f"{field} {task}: {len(frame)} rows, " + ", ".join(f"{n} {name}" for name, n in counts.items())
 
 
-def _parts(run: Run, field: str, task: str, stage: str) -> pd.DataFrame:
+def _parts(run: Run, field: str, task: str, stage: str, schema: pa.Schema) -> pd.DataFrame:
     marker = run.layout.stage_marker(field, task, stage)
     value = read_marker(marker)
     if value is None:
         raise ConfigError(f"The stage {stage} of {field} {task} has not been run yet: `galgaze {stage}`.")
+    if not value["outputs"]:  # a field without sources
+        return schema.empty_table().to_pandas()
     return pd.concat([read_part(marker.parent / name) for name in value["outputs"]], ignore_index=True)
 
 

@@ -11,7 +11,7 @@ from galgaze.surveys.first import PIXEL_SCALE_ARCSEC, decode_first
 from galgaze.surveys.legacy import BANDS, decode_grz
 from galgaze.surveys.simulated import optical, radio
 
-BODY_VERSION = 2  # of the FITS files made here from the simulated sky
+BODY_VERSION = 3  # of the FITS files made here from the simulated sky
 FAINT = np.float32(1e-12)  # stands for 0, which in a survey's file means "not observed"
 
 
@@ -25,13 +25,20 @@ class SimulatedLegacy(Survey):
         return {**self.settings.model_dump(), "sky_version": optical.SKY_VERSION, "body_version": BODY_VERSION}
 
     def truth(self, source_id: str) -> dict:
-        """Every parameter drawn for a source."""
-        return optical.optical_truth(self.settings.seed, source_id)
+        """Every parameter drawn for a source, and the bar's length in the pixels of the image."""
+        truth = self._drawn(source_id)
+        length, scale = truth["bar_length_arcsec"], self.settings.pixel_scale_arcsec
+        return truth | {"bar_length_px": None if length is None else round(length / scale, 6)}
+
+    def _drawn(self, source_id: str) -> dict:
+        settings = self.settings
+        return optical.optical_truth(settings.seed, source_id, settings.mix, settings.artefact_fraction)
 
     def download(self, source: Source) -> tuple[bytes, str]:
         """Draw one galaxy; see `Survey.download`."""
         size, scale = self.settings.size_px, self.settings.pixel_scale_arcsec
-        pixels = optical.draw_optical(self.settings.seed, source.source_id, size, scale)
+        truth = self._drawn(source.source_id)
+        pixels = optical.draw_optical(truth, self.settings.seed, source.source_id, size, scale)
         cards = {"SURVEY": "simulated", "VERSION": f"sky {optical.SKY_VERSION}", "IMAGETYP": "image", "BANDS": BANDS}
         cards |= {f"BAND{index}": band for index, band in enumerate(BANDS)}
         return _to_fits(pixels, source, scale, cards), f"simulated_legacy:{self.settings.seed}/{source.source_id}"
@@ -53,13 +60,15 @@ class SimulatedFirst(Survey):
 
     def truth(self, source_id: str) -> dict:
         """Every parameter drawn for a source."""
-        return radio.radio_truth(self.settings.seed, source_id)
+        return radio.radio_truth(self.settings.seed, source_id, self.settings.mix)
 
     def download(self, source: Source) -> tuple[bytes, str]:
         """Draw one radio source; see `Survey.download`."""
-        pixels = radio.draw_radio(self.settings.seed, source.source_id, self.settings.size_px, PIXEL_SCALE_ARCSEC)
+        pixels = radio.draw_radio(
+            self.settings.seed, source.source_id, self.settings.size_px, PIXEL_SCALE_ARCSEC, self.settings.mix
+        )
         cards = {"SURVEY": "simulated", "VERSION": f"sky {radio.SKY_VERSION}", "BUNIT": "JY/BEAM"}
-        body = _to_fits(pixels, source, PIXEL_SCALE_ARCSEC, cards)
+        body = _to_fits(np.where(pixels == 0, FAINT, pixels), source, PIXEL_SCALE_ARCSEC, cards)
         return body, f"simulated_first:{self.settings.seed}/{source.source_id}"
 
     def decode(self, body: bytes, source: Source) -> Cutout:
@@ -85,6 +94,5 @@ def _to_fits(pixels: np.ndarray, source: Source, pixel_scale_arcsec: float, card
         CD2_2=pixel_scale_arcsec / 3600,
     )
     buffer = io.BytesIO()
-    pixels = np.where(pixels == 0, FAINT, pixels)
     fits.PrimaryHDU(pixels.astype(">f4"), header).writeto(buffer)
     return buffer.getvalue()

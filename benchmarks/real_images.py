@@ -7,7 +7,7 @@ and ``first/mirabest``; none of it is in the repository.
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from galgaze.surveys.first import decode_first
 HALVES = ("steer", "report", "both")
 REPORT_SHARE, SPLIT_SEED = 0.5, 0
 GALAXY10_PIXEL_SCALE_ARCSEC = 0.262
+RIM_PX = 2  # from the border of a picture: its sky
 LEAST_BARRED_VOTE, LARGEST_UNBARRED_VOTE = 0.5, 0.2  # of Galaxy Zoo's debiased bar votes; between them nobody knows
 FR_CLASS = {"1": 0, "2": 1}  # first digit of MiraBest's labels: FRI, FRII; 3 is a hybrid
 
@@ -87,7 +88,7 @@ def galaxy10_report_half(file: pd.Series, label: np.ndarray) -> np.ndarray:
 def sdss_bars(data: Path, preparation: OpticalPreparation) -> RealImages:
     """Discs of SDSS, r band: 1 barred, 0 unbarred by the volunteers' votes; the undecided are left out.
 
-    Many pictures are narrower than the field of view: around them stands 0, as where a survey has no data.
+    Many pictures are narrower than the field of view: pixels of their own rim stand around them.
     """
     folder = data / "decals/sdss_r_band"
     columns = ("name", "png", "ra", "dec", "hart_p_bar", "png_arcsec_per_px")
@@ -104,7 +105,23 @@ def sdss_bars(data: Path, preparation: OpticalPreparation) -> RealImages:
 def _picture(path: Path, pixel_scale_arcsec: float, preparation: OpticalPreparation) -> np.ndarray:
     """A JPEG or PNG as galgaze reads and prepares it, (3, H, W) uint8."""
     survey = Directory(DirectorySurvey(kind="directory", path=str(path.parent), pixel_scale_arcsec=pixel_scale_arcsec))
-    return prepare(survey.decode(_read(path), Source(path.name, np.nan, np.nan)), preparation).pixels
+    cutout = survey.decode(_read(path), Source(path.name, np.nan, np.nan))
+    return prepare(_as_wide_as(cutout, preparation.field_of_view_arcsec), preparation).pixels
+
+
+def _as_wide_as(cutout: Cutout, field_of_view_arcsec: float) -> Cutout:
+    """A picture that is narrower than the field of view, with pixels of its own rim strewn around it."""
+    narrow = field_of_view_arcsec / cutout.pixel_scale_arcsec - min(cutout.pixels.shape[1:])
+    if narrow <= 0:
+        return cutout
+    margin = int(np.ceil(narrow / 2)) + 1
+    _, height, width = cutout.pixels.shape
+    rim = np.concatenate([cutout.pixels[:, RIM_PX], cutout.pixels[:, -RIM_PX]], axis=1)  # (3, 2 W)
+    strewn = np.random.default_rng(0).integers(rim.shape[1], size=(height + 2 * margin, width + 2 * margin))
+    pixels = rim[:, strewn]
+    pixels[:, margin:-margin, margin:-margin] = cutout.pixels
+    centre_px = tuple(place + margin for place in cutout.centre_px)
+    return replace(cutout, pixels=pixels, observed=np.ones(strewn.shape, bool), centre_px=centre_px)
 
 
 # ----------------------------------------------------------------------------------------------- radio

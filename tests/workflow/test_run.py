@@ -77,6 +77,20 @@ def test_there_is_a_page_a_field_with_a_task(finished):
     assert not (finished / "results/training_galaxies/report.html").exists()
 
 
+def test_a_field_without_sources_gives_an_empty_catalogue_with_all_columns(finished, tmp_path):
+    copy_results(finished, tmp_path)
+    config = copy.deepcopy(SMALL)
+    nothing = {"simulated": {"survey": "optical", "count": 0, "prefix": "n"}, "tasks": ["optical_morphology"]}
+    config["fields"]["nothing"] = nothing
+    snakemake(write_config(tmp_path, config))
+    path = tmp_path / "results/nothing/optical_morphology/catalogue.parquet"
+    full = finished / "results/galaxies/optical_morphology/catalogue.parquet"
+    assert pq.read_metadata(path).num_rows == 0
+    assert pq.read_schema(path).equals(pq.read_schema(full))
+    assert (tmp_path / "results/nothing/report.html").exists()
+    assert "Nothing to be done" in snakemake(tmp_path / "config.yaml")
+
+
 def test_two_workers_were_used(finished):
     log = (finished / "results/logs/predict/galaxies/optical_morphology.log").read_text()
     assert len(re.findall(r"of 4 shards", log)) == 4

@@ -125,8 +125,9 @@ def _simulate(run: Run, field: str, settings: SimulatedSource) -> pd.DataFrame:
     positions = np.reshape([_position(name) for name in ids], (-1, 2))
     rows["ra_deg"], rows["dec_deg"] = positions.T
     rows["label"] = truth["class_label"].to_numpy()
-    if "las_arcsec" in truth:
-        rows["las_arcsec"] = truth["las_arcsec"].astype(float).to_numpy()
+    for name in ("redshift", "las_arcsec"):  # what a catalogue would give beside the label
+        if name in truth:
+            rows[name] = truth[name].astype(float).to_numpy()
     buffer = io.BytesIO()
     truth.to_parquet(buffer, index=False)
     write_if_changed(run.layout.truth(field), buffer.getvalue())

@@ -43,7 +43,7 @@ def write(run: Run, field: str, task: str) -> str:
     table = to_arrow(frame, catalogue_columns(TASKS[task]))
     write_catalogue(run.layout.catalogue(field, task), table, _provenance(run, field, task, frame))
     counts = frame["status"].value_counts()
-    return f"{field} {task}: {len(frame)} rows, " + ", ".join(f"{n} {name}" for name, n in counts.items())
+    return ", ".join([f"{field} {task}: {len(frame)} rows", *(f"{n} {name}" for name, n in counts.items())])
 
 
 def _parts(run: Run, field: str, task: str, stage: str, schema: pa.Schema) -> pd.DataFrame:

@@ -1,10 +1,9 @@
-"""Chance and noise of the simulated sky: a stream of numbers for every source, and what a survey adds."""
+"""What both simulated skies share: a stream of chance for every source, and numbers that are the same everywhere."""
 
 import hashlib
 import json
 
 import numpy as np
-from scipy.ndimage import correlate1d
 
 SIGMA_PER_FWHM = 1 / np.sqrt(8 * np.log(2))
 
@@ -17,19 +16,6 @@ def stream(survey: str, version: int, seed: int, source_id: str, purpose: str) -
     """
     key = json.dumps([survey, version, seed, source_id, purpose])
     return np.random.default_rng(int.from_bytes(hashlib.sha256(key.encode()).digest()))
-
-
-def correlated_noise(rng: np.random.Generator, shape: tuple[int, int], fwhm_px: float) -> np.ndarray:
-    """Return noise of unit standard deviation, smoothed by a Gaussian beam of this width."""
-    sigma = fwhm_px * SIGMA_PER_FWHM
-    reach = int(np.ceil(4 * sigma))
-    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    weights /= np.sqrt(np.sum(weights**2))  # the variance stays one, whatever the beam
-    white = rng.standard_normal((shape[0] + 2 * reach, shape[1] + 2 * reach), dtype=np.float32)
-    # Only whole overlaps are kept: at an edge of reflected or wrapped noise the statistics would differ.
-    # In double precision, or a last bit could show in `quantised`.
-    smooth = correlate1d(correlate1d(white.astype(float), weights, axis=0)[reach:-reach], weights, axis=1)
-    return smooth[:, reach:-reach]
 
 
 def quantised(image: np.ndarray, step: float) -> np.ndarray:

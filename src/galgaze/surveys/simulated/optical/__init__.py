@@ -1,7 +1,8 @@
 """Simulated galaxies of the ten Galaxy10 DECaLS classes, as DECaLS would see them in g, r and z.
 
-``population`` says which galaxies there are, ``truth`` draws all parameters of one, ``galaxies`` puts it on a
-``canvas`` (``disc`` knows what is painted on discs), and ``scene`` makes the picture around it.
+``population`` says which galaxies there are and ``classes`` what makes each class, ``truth`` draws all parameters of
+one, ``galaxies`` puts it on a ``canvas`` (``disc`` knows what is painted on discs), and ``scene`` makes the picture
+around it.
 """
 
 from galgaze.surveys.simulated.optical.canvas import NATIVE_PIXEL_ARCSEC

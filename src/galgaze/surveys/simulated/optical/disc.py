@@ -3,6 +3,7 @@
 import numpy as np
 from scipy import ndimage
 
+HALF_LIGHT_PER_SCALE_LENGTH = 1.678  # of an exponential disc
 BAR_FERRERS_INDEX = 0.5  # (1 - m^2)^n: a bar with a definite end
 TEXTURE_RADII, TEXTURE_ANGLES = 48, 128  # the grid of a texture, in ln radius and angle
 TEXTURE_RANGE = (0.08, 6.0)  # radii in scale lengths

@@ -4,6 +4,7 @@ import numpy as np
 
 from galgaze.surveys.simulated.optical.canvas import Canvas
 from galgaze.surveys.simulated.optical.disc import (
+    HALF_LIGHT_PER_SCALE_LENGTH,
     Texture,
     arm_azimuth,
     arm_ridges,
@@ -15,7 +16,7 @@ from galgaze.surveys.simulated.optical.disc import (
     polar,
     ring_brightness,
 )
-from galgaze.surveys.simulated.optical.truth import HALF_LIGHT_PER_SCALE_LENGTH, component_fluxes
+from galgaze.surveys.simulated.optical.truth import component_fluxes
 
 Fluxes = dict[str, np.ndarray]
 

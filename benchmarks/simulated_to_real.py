@@ -154,7 +154,13 @@ def train(task: str, model: Path, count: int, epochs: int | None, seed: int, wor
         classes=list(TASKS[task].classes),
         channels=channels(PREPARATIONS[task]),
         preparation=preparation_identity(PREPARATIONS[task]),
-        training_data={"survey": open_survey(survey).identity(), "training": len(training.label)},
+        training_data={
+            "survey": open_survey(survey).identity(),
+            "training": len(training.label),
+            "validation": len(validation.label),
+            "licence": "simulated images only; none of others' data",
+            "command": f"python -m benchmarks.simulated_to_real train {task} MODEL --count {count} --seed {seed}",
+        },
         seed=seed,
         software={name: importlib.metadata.version(name) for name in ("galgaze", "torch", "numpy")},
     )

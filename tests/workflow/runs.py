@@ -21,7 +21,7 @@ SMALL = {
     "shard_size": 8,
     "surveys": {
         "optical": {"kind": "simulated_legacy", "size_px": 64, "pixel_scale_arcsec": 1.048, "artefact_fraction": 0},
-        "radio": {"kind": "simulated_first", "size_px": 100},
+        "radio": {"kind": "simulated_first", "size_px": 100, "mix": {"fri": 1, "frii": 1}},
     },
     "fields": {
         "galaxies": {

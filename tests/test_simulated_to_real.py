@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-
 from benchmarks import simulated_to_real
 from benchmarks.simulated_to_real import _auc_error, _in_grey, _served, simulated_images
+
 from galgaze.config import TrainSettings
 from galgaze.images.preparation import prepare
 from galgaze.models.model_file import load_network, read_card

@@ -44,7 +44,8 @@ def undisturbed(truth):
 
 # ------------------------------------------------------------------------------------ the same everywhere
 
-# Of the pixels (256 x 256 of 0.262 arcsec) of the source "recorded" of seed 3, by class. If these change, the sky has changed: raise SKY_VERSION.
+# Of the pixels (256 x 256 of 0.262 arcsec) of the source "recorded" of seed 3, by class.
+# If these change, the sky has changed: raise SKY_VERSION.
 RECORDED = {
     "barred_spiral": "13a07ff3ae1dd7176426893ef8cc77af391f90e220726063510de1d3c359ffbe",
     "merging": "d66273a2bacb2279485a385a386946bab228e05ea76118f3959a2a7d6cc0e5b6",

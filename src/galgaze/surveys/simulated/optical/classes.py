@@ -167,7 +167,7 @@ def _disturbed_truth(rng: np.random.Generator, truth: dict) -> dict:
     half_light = 1.2 * galaxy["circular_half_light_radius_arcsec"]
     scale_length = half_light / HALF_LIGHT_PER_SCALE_LENGTH
     axis_ratio = rng.uniform(0.25, 0.85) if kind == "irregular" else rng.uniform(0.4, 0.95)
-    disturbed = galaxy | {
+    return galaxy | {
         **_disc_colours(rng, galaxy, 0.36 if kind == "irregular" else 0.45),
         "disturbance": kind,
         "half_light_radius_arcsec": half_light,
@@ -191,7 +191,6 @@ def _disturbed_truth(rng: np.random.Generator, truth: dict) -> dict:
         "lopsidedness": rng.uniform(0.15, 0.35) if kind == "tail" else rng.uniform(0.25, 0.5),
         "lopsided_towards_deg": rng.uniform(0, 360),
     }
-    return disturbed
 
 
 def _shells_truth(rng: np.random.Generator) -> dict:

@@ -15,7 +15,6 @@ import os
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the processes that draw are the threads; before numpy is loaded
 
 import argparse
-import importlib.metadata
 import io
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -132,7 +131,7 @@ def train(task: str, model: Path, count: int, epochs: int | None, seed: int, wor
     """Draw, train, and write a model file with its card."""
     import torch
 
-    from galgaze.models.model_file import ModelCard, build_network, save_model
+    from galgaze.models.model_file import ModelCard, architecture_of, build_network, save_model, software_versions
     from galgaze.models.runtime import best_device, tune_allocator
     from galgaze.models.training import LabelledImages, train_network
 
@@ -150,7 +149,7 @@ def train(task: str, model: Path, count: int, epochs: int | None, seed: int, wor
     survey = SURVEYS[task]
     card = ModelCard(
         task=task,
-        architecture=settings.network.model_dump(exclude={"architecture"}) | {"name": settings.network.architecture},
+        architecture=architecture_of(settings.network),
         classes=list(TASKS[task].classes),
         channels=channels(PREPARATIONS[task]),
         preparation=preparation_identity(PREPARATIONS[task]),
@@ -162,7 +161,7 @@ def train(task: str, model: Path, count: int, epochs: int | None, seed: int, wor
             "command": f"python -m benchmarks.simulated_to_real train {task} MODEL --count {count} --seed {seed}",
         },
         seed=seed,
-        software={name: importlib.metadata.version(name) for name in ("galgaze", "torch", "numpy")},
+        software=software_versions(),
     )
     network = build_network(card)
 

@@ -3,6 +3,7 @@
 Nothing in it is executed when it is read. The card stands in the file's metadata under ``galgaze_card``.
 """
 
+import importlib.metadata
 import json
 import struct
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from galgaze.config import PreparationSettings
+from galgaze.config import NetworkSettings, PreparationSettings
 from galgaze.errors import ConfigError
 from galgaze.files import atomic_path
 from galgaze.tasks import TASKS
@@ -64,6 +65,16 @@ class ModelCard(BaseModel):
     metrics: dict = {}
     seed: int | None = None
     software: dict = {}
+
+
+def architecture_of(network: NetworkSettings) -> dict:
+    """A card's ``architecture`` from the configured network."""
+    return network.model_dump(exclude={"architecture"}) | {"name": network.architecture}
+
+
+def software_versions() -> dict[str, str]:
+    """A card's ``software``: the versions that decide what a training gives."""
+    return {name: importlib.metadata.version(name) for name in ("galgaze", "torch", "numpy")}
 
 
 def save_model(path: str | Path, network, card: ModelCard) -> None:

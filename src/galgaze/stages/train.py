@@ -1,6 +1,5 @@
 """Stage 3: train a task's model on a labelled field; resumes where it was stopped."""
 
-import importlib.metadata
 import io
 
 import numpy as np
@@ -40,7 +39,7 @@ def train(run: Run, task: str) -> str:
 
     import torch
 
-    from galgaze.models.model_file import ModelCard, build_network, save_model
+    from galgaze.models.model_file import ModelCard, architecture_of, build_network, save_model, software_versions
     from galgaze.models.runtime import best_device, tune_allocator
     from galgaze.models.training import split_by_position, train_network
 
@@ -56,16 +55,15 @@ def train(run: Run, task: str) -> str:
     tune_allocator()
     torch.set_num_threads(settings.torch_threads)
     torch.manual_seed(settings.seed)
-    architecture = settings.network.model_dump(exclude={"architecture"}) | {"name": settings.network.architecture}
     card = ModelCard(
         task=task,
-        architecture=architecture,
+        architecture=architecture_of(settings.network),
         classes=classes,
         channels=channels(run.task(task).preparation),
         preparation=preparation,
         training_data=_describe_data(frame, images, inputs),
         seed=settings.seed,
-        software={name: importlib.metadata.version(name) for name in ("galgaze", "torch", "numpy")},
+        software=software_versions(),
     )
     network = build_network(card)
     training, validation = _to_tensors(frame, pixels, classes)

@@ -26,7 +26,7 @@ from PIL import Image
 from benchmarks.real_images import RealImages, galaxy10_sample, mirabest, sdss_bars
 from galgaze import status
 from galgaze.config import (
-    NetworkSettings,
+    AgcnnSettings,
     OpticalPreparation,
     RadioPreparation,
     SimulatedFirstSurvey,
@@ -52,7 +52,7 @@ PREPARATIONS = {"optical_morphology": OpticalPreparation(), "radio_fr": RadioPre
 TRAINING = {
     "optical_morphology": TrainSettings(
         field="simulated",
-        network=NetworkSettings(widths=[8, 24, 48, 96], gate_channels=16, dropout=0.2),
+        network=AgcnnSettings(widths=[8, 24, 48, 96], gate_channels=16, dropout=0.2),
         epochs=14,
         central_epochs=11,
         batch_size=32,
@@ -60,7 +60,7 @@ TRAINING = {
     ),
     "radio_fr": TrainSettings(
         field="simulated",
-        network=NetworkSettings(gate_channels=16, dropout=0.3),
+        network=AgcnnSettings(gate_channels=16, dropout=0.3),
         epochs=10,
         central_epochs=8,
         batch_size=32,
@@ -131,7 +131,8 @@ def train(task: str, model: Path, count: int, epochs: int | None, seed: int, wor
     """Draw, train, and write a model file with its card."""
     import torch
 
-    from galgaze.models.model_file import ModelCard, architecture_of, build_network, save_model, software_versions
+    from galgaze.models.model_file import ModelCard, architecture_of, save_model, software_versions
+    from galgaze.models.registry import build_network
     from galgaze.models.runtime import best_device, tune_allocator
     from galgaze.models.training import LabelledImages, train_network
 

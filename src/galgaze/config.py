@@ -241,15 +241,22 @@ class RadioPreparation(Section):
     min_coverage: float = Field(0.8, ge=0, le=1, description="least observed fraction for a prediction")
 
 
+Normalisation = Literal["range_norm", "std_mean_norm", "sigmoid", "softmax", "tanh"]
+
 PreparationSettings = Annotated[OpticalPreparation | RadioPreparation, Field(discriminator="kind")]
 
 
-class NetworkSettings(Section):
-    """The architecture to train: the attention-gated CNN of Bowles et al. 2021."""
+class AgcnnSettings(Section):
+    """The attention-gated CNN of Bowles et al. 2021."""
 
-    architecture: Literal["agcnn"] = Field("agcnn", description="the only one so far")
+    architecture: Literal["agcnn"] = Field("agcnn", description="the attention-gated CNN")
     widths: list[int] = Field(
         [6, 16, 32, 64], min_length=4, max_length=4, description="channels of the four convolution stages"
+    )
+    gates: int = Field(3, ge=0, le=3, description="attention gates, counted from the deepest")
+    normalisation: Normalisation = Field("range_norm", description="of the attention, a map for itself")
+    aggregation: Literal["ft", "concat", "mean", "deep_sup"] = Field(
+        "ft", description="how the gates' vectors become logits"
     )
     gate_channels: int = Field(
         64, ge=1, description="channels in which a gate compares local and global features; fewer are quicker"
@@ -258,14 +265,151 @@ class NetworkSettings(Section):
         "mean", description="mean: sum of a x over sum of a, trains faster; sum: as published"
     )
     dropout: float = Field(0.5, ge=0, lt=1, description="share of a gate's values dropped in training")
+    faint_light: bool = Field(False, description="show the network each channel's asinh stretch beside it")
+    flattened_px: int | None = Field(
+        None,
+        ge=32,
+        description="without gates: side of the images when the classifier reads every pixel of the last stage, as "
+        "published; null: their mean",
+    )
+
+
+class EquivariantSettings(Section):
+    """The AG-CNN with group-equivariant convolutions (Bowles et al. 2021b, arXiv:2111.04742)."""
+
+    architecture: Literal["equivariant_agcnn"] = Field(description="the equivariant attention-gated CNN")
+    group: Literal["trivial", "C4", "C8", "C16", "D4", "D8", "D16"] = Field(
+        "D4", description="rotations by 360/N degrees; D: with reflections"
+    )
+    widths: list[int] = Field(
+        [3, 6, 10, 16],
+        min_length=4,
+        max_length=4,
+        description="fields of the four stages, each with a channel a group element; [6, 16, 32, 64] as published",
+    )
+    kernel_size: Literal[3, 5, 7, 9] = Field(5, description="side of the convolutions, pixels")
+    gates: int = Field(3, ge=0, le=3, description="attention gates, counted from the deepest")
+    normalisation: Normalisation = Field("range_norm", description="of the attention")
+    aggregation: Literal["ft", "concat", "mean", "deep_sup"] = Field("ft", description="from the gates to logits")
+    gate_channels: int = Field(16, ge=1, description="channels in which a gate compares")
+    gate_pooling: Literal["mean", "sum"] = Field("mean", description="mean, or sum as published")
+    dropout: float = Field(0.2, ge=0, lt=1, description="share of a gate's values dropped in training")
+    faint_light: bool = Field(False, description="show the network each channel's asinh stretch beside it")
+
+
+class AttentionVggSettings(Section):
+    """The attentional CNN of Misquith 2023, after Jetley et al. 2018 (arXiv:1804.02391)."""
+
+    architecture: Literal["attention_vgg"] = Field(description="the attentional CNN")
+    widths: list[int] = Field(
+        [64, 128, 256, 512, 512, 512],
+        min_length=6,
+        max_length=6,
+        description="channels of the six blocks; divide them for quicker networks",
+    )
+    attention: Literal["before_pooling", "after_pooling"] = Field(
+        "before_pooling", description="where the attention estimators take their features"
+    )
+    compatibility: Literal["pc", "dp"] = Field("pc", description="pc: parametrised, u . (l + g); dp: dot product l . g")
+    normalisation: Literal["softmax", "sigmoid"] = Field("softmax", description="of the attention")
+    aggregation: Literal["concat", "indep"] = Field("concat", description="one classifier, or one a level, averaged")
+    dropout: float = Field(0.0, ge=0, lt=1, description="share of channels dropped after each block, and of features")
+
+
+class BarNetworkSettings(Section):
+    """A network for Galaxy Zoo's questions, whose bar logit saliency can differentiate (Bhambra et al. 2022)."""
+
+    architecture: Literal["bar_network"] = Field(description="classes and Galaxy Zoo's questions, smooth activations")
+    backbone: Literal["plain", "residual", "separable"] = Field(
+        "plain", description="as VGG, as ResNet, as Xception, in small"
+    )
+    widths: list[int] = Field(
+        [16, 32, 64, 96], min_length=4, max_length=4, description="channels of the four convolution stages"
+    )
+    gates: int = Field(3, ge=0, le=3, description="attention gates, counted from the deepest")
+    normalisation: Normalisation = Field("range_norm", description="of the attention")
+    gate_channels: int = Field(16, ge=1, description="channels in which a gate compares")
+    dropout: float = Field(0.2, ge=0, lt=1, description="share of features dropped in training")
+    class_head: bool = Field(True, description="tell the task's classes as well as answer the questions")
+
+
+NetworkSettings = Annotated[
+    AgcnnSettings | EquivariantSettings | AttentionVggSettings | BarNetworkSettings,
+    Field(discriminator="architecture"),
+]
+
+
+class MirabestDataset(Section):
+    """The published MiraBest batches (Porter & Scaife 2023)."""
+
+    kind: Literal["mirabest"]
+    path: str = Field(description="folder of data_batch_1 to 7 and batches.meta")
+    subset: Literal["all", "confident"] = Field("all", description="whether uncertain labels count")
+
+
+class FrdeepDataset(Section):
+    """The published FR-DEEP batches (Tang et al. 2019), of FIRST or NVSS images."""
+
+    kind: Literal["frdeep"]
+    path: str = Field(description="folder of data_batch_* and batches.meta")
+
+
+class RadioGalaxyDataset(Section):
+    """The Radio Galaxy Dataset (Griese et al. 2023): its FRI and FRII."""
+
+    kind: Literal["radio_galaxy_dataset"]
+    path: str = Field(description="the HDF5 file: image, label, ra_deg, dec_deg")
+
+
+class Galaxy10Dataset(Section):
+    """Galaxy10 DECaLS (Leung & Bovy): images, ans, ra, dec, pxscale."""
+
+    kind: Literal["galaxy10"]
+    path: str = Field(description="the HDF5 file")
+
+
+class GalaxyZooDataset(Section):
+    """Pictures, and a table of Galaxy Zoo vote fractions."""
+
+    kind: Literal["galaxy_zoo"]
+    path: str = Field(description="folder of the pictures")
+    table: str = Field("labels.csv", description="CSV or Parquet of votes, looked up from the folder")
+    file: str = Field("file", description="its column of files, from the folder; endings may lack")
+    pixel_scale_arcsec: float | None = Field(None, gt=0, description="of the pictures; null: each taken whole")
+
+
+DatasetSettings = Annotated[
+    MirabestDataset | FrdeepDataset | RadioGalaxyDataset | Galaxy10Dataset | GalaxyZooDataset,
+    Field(discriminator="kind"),
+]
+
+
+class Augmentation(Section):
+    """What is done to training images, at random, at every look."""
+
+    rotate: bool = Field(True, description="by any angle")
+    flip: bool = Field(True, description="one half of them")
+    zoom: float = Field(0.1, ge=0, lt=1, description="by 1 - zoom to 1 + zoom")
+    shift_px: float = Field(2.0, ge=0, description="along each axis, up to so many pixels")
+    noise: float = Field(0.0, ge=0, le=1, description="sigma of Gaussian noise, over the range of pixel values")
+    brightness: float = Field(0.0, ge=0, lt=1, description="by 1 - brightness to 1 + brightness")
 
 
 class TrainSettings(Section):
-    """Train on a labelled field."""
+    """Train on a labelled field, or on a published set; exactly one of field and dataset."""
 
-    field: str = Field(description="the labelled field (a key of fields)")
+    field: str | None = Field(None, description="the labelled field (a key of fields)")
+    dataset: DatasetSettings | None = Field(None, description="a published set, from its file")
     survey: str | None = Field(None, description="survey to train on; null: the task's own")
-    network: NetworkSettings = NetworkSettings()
+    votes: str | None = Field(
+        None,
+        description="CSV or Parquet of Galaxy Zoo vote fractions with a column source_id, for networks that answer "
+        "questions; simulated fields bring their own",
+    )
+    network: NetworkSettings = AgcnnSettings()
+    initial_weights: str | None = Field(
+        None, description="model file to start from; what it was trained on stays on the training side"
+    )
     epochs: int = Field(30, ge=1, description="passes over the training images, at most")
     central_epochs: int = Field(
         0, ge=0, description="the first so many epochs see the central half of each side: four times as quick"
@@ -274,11 +418,38 @@ class TrainSettings(Section):
     batch_size: int = Field(32, ge=2, description="images a step")
     learning_rate: float = Field(3e-3, gt=0, description="peak of the one-cycle schedule (AdamW)")
     weight_decay: float = Field(1e-4, ge=0, description="AdamW's")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of each label given to all classes alike")
+    class_balance: bool = Field(False, description="weight the loss so that all classes count alike")
+    weight_average: float = Field(
+        0.0, ge=0, lt=1, description="decay of the running average of the weights that is kept; 0: the weights"
+    )
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16: mixed precision")
+    augmentation: Augmentation = Augmentation()
     validation_fraction: float = Field(0.2, gt=0, lt=1, description="share of the sources kept to validate on")
     seed: int = Field(1, ge=0, description="of the first weights, the order and the augmentation")
     # The number of threads splits the sums and so is part of the result: fixed here rather than taken from
     # the machine, so that one core and two cores train the same network.
     torch_threads: int = Field(2, ge=1, description="threads of the training on a CPU")
+    test_time_turns: Literal[1, 4, 8, 16, 32] = Field(
+        1,
+        description="average the trained network over so many views of an image: 4 turns by 90 degrees, 8 with "
+        "reflections, 16 and 32 with turns by 45 and 22.5 degrees too",
+    )
+
+    @field_validator("network", mode="before")
+    @classmethod
+    def _default_architecture(cls, network):
+        if isinstance(network, dict) and "architecture" not in network:
+            return {"architecture": "agcnn"} | network
+        return network
+
+    @model_validator(mode="after")
+    def _one_origin(self):
+        if (self.field is None) == (self.dataset is None):
+            raise ValueError("give exactly one of field and dataset")
+        if self.dataset and (self.survey or self.votes):
+            raise ValueError("survey and votes go with field: a dataset has its own images and votes")
+        return self
 
     @model_validator(mode="after")
     def _ends_on_whole_images(self):
@@ -287,10 +458,21 @@ class TrainSettings(Section):
         return self
 
 
+class UncertaintySettings(Section):
+    """How sure the prediction itself is: several networks, or one thinned at random several times."""
+
+    dropout_passes: int = Field(
+        0, ge=0, le=1000, description="predictions with parts of the network dropped (MC dropout); 0: none"
+    )
+    seed: int = Field(1, ge=0, description="of what is dropped")
+
+
 class ModelSettings(Section):
     """Where the model comes from: exactly one of weights and train."""
 
-    weights: str | None = Field(None, description="a model file (.safetensors with card)")
+    weights: str | list[str] | None = Field(
+        None, description="a model file (.safetensors with card), or several whose predictions are averaged"
+    )
     train: TrainSettings | None = Field(None, description="train on a labelled field")
 
     @model_validator(mode="after")
@@ -318,6 +500,7 @@ class TaskSettings(Section):
     preparation: PreparationSettings = Field(description="from cutout to network input")
     model: ModelSettings = Field(description="weights or training")
     batch_size: int = Field(64, ge=1, description="images a forward pass; does not change results")
+    uncertainty: UncertaintySettings = UncertaintySettings()
     bars: BarSettings | None = Field(None, description="bar lengths; null: none")
 
 
@@ -354,7 +537,8 @@ class Config(Section):
                 raise ValueError(f"tasks.{name}.bars: {name} has no class of barred galaxies; leave bars out")
             if task.model.train:
                 where = f"tasks.{name}.model.train"
-                _expect(task.model.train.field, self.fields, f"{where}.field")
+                if task.model.train.field:
+                    _expect(task.model.train.field, self.fields, f"{where}.field")
                 if task.model.train.survey:
                     _expect(task.model.train.survey, self.surveys, f"{where}.survey")
         return self

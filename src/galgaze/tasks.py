@@ -68,6 +68,36 @@ RADIO_MORPHOLOGIES: dict[str, str | None] = {
     "compact": None,
 }
 
+
+@dataclass(frozen=True)
+class Question:
+    """A question to volunteers, as Galaxy Zoo asks it.
+
+    Attributes
+    ----------
+    name : str
+        As in Galaxy Zoo's tables, hyphens as underscores.
+    answers : tuple of str
+        In the order of the network's outputs.
+    asked_after : tuple of (str, str)
+        Answers to earlier questions after which it is asked; those of one question after another multiply.
+    """
+
+    name: str
+    answers: tuple[str, ...]
+    asked_after: tuple[tuple[str, str], ...] = ()
+
+
+DISC_SEEN_FROM_ABOVE = (("smooth_or_featured", "featured"), ("disk_edge_on", "no"))
+
+# Those of Galaxy Zoo DECaLS (Walmsley et al. 2022) that tell of bars and what goes with them.
+QUESTIONS = (
+    Question("smooth_or_featured", ("smooth", "featured", "artifact")),
+    Question("disk_edge_on", ("yes", "no"), (("smooth_or_featured", "featured"),)),
+    Question("has_spiral_arms", ("yes", "no"), DISC_SEEN_FROM_ABOVE),
+    Question("bar", ("strong", "weak", "no"), DISC_SEEN_FROM_ABOVE),
+)
+
 TASKS = {task.name: task for task in (OPTICAL_MORPHOLOGY, RADIO_FR)}
 
 

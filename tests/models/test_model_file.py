@@ -14,12 +14,12 @@ from galgaze.models.model_file import (
     CARD_KEY,
     Calibration,
     ModelCard,
-    build_network,
     check_fits_task,
     load_network,
     read_card,
     save_model,
 )
+from galgaze.models.registry import build_network
 
 PREPARATION = RadioPreparation(size_px=64)
 

@@ -384,7 +384,8 @@ def run(tmp_path):
 
 
 def _make_run(tmp_path, survey: dict, origin: dict):
-    from galgaze.models.model_file import ModelCard, build_network, save_model
+    from galgaze.models.model_file import ModelCard, save_model
+    from galgaze.models.registry import build_network
     from galgaze.stages.context import Run
 
     weights = tmp_path / "m.safetensors"

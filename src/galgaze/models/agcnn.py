@@ -1,60 +1,42 @@
 """The attention-gated CNN for radio galaxies (AG-CNN).
 
-Bowles, Scaife, Porter, Tang & Bastien 2021, MNRAS 501, 4579 (arXiv:2012.01248); the gates after Schlemper et
-al. 2019 (arXiv:1808.08114). Here with three gates, range normalisation and the fine-tuned aggregation, the
-paper's choice: 101,447 parameters for two classes and one channel.
-
-One thing differs from the released network, on purpose: the range normalisation takes each image's own minimum
-and maximum, where the release takes the batch's, so that a source's class does not depend on its neighbours.
+Bowles, Scaife, Porter, Tang & Bastien 2021, MNRAS 501, 4579 (arXiv:2012.01248). With three gates, range
+normalisation and the fine-tuned aggregation, the paper's choice, 101,447 parameters for two classes and one channel.
 """
+
+import math
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from galgaze.models.attention import Aggregation, AttentionGate
+from galgaze.models.network import AttentionNetwork, Examination
+
 CONVOLUTIONS = (3, 3, 3, 2)  # in the four stages
+ASINH_SOFTENING = 30.0  # at what share of the brightest pixel the stretch turns from linear to logarithmic: 1/30
 
 
-def range_normalise(a: torch.Tensor) -> torch.Tensor:
-    """(a - min) / (max - min) over each image's pixels; 0 where the map is flat. (B, 1, H, W) -> same."""
-    low = a.amin(dim=(2, 3), keepdim=True)
-    high = a.amax(dim=(2, 3), keepdim=True)
-    return (a - low) / (high - low).clamp_min(1e-12)
-
-
-class AttentionGate(nn.Module):
-    """a = N(psi(relu(theta(x) + up(phi(g))))), and x gathered under a."""
-
-    def __init__(self, local_channels: int, global_channels: int, gate_channels: int, pooling: str):
-        super().__init__()
-        self.theta = nn.Conv2d(local_channels, gate_channels, 1, bias=False)
-        self.phi = nn.Conv2d(global_channels, gate_channels, 1, bias=False)
-        self.psi = nn.Conv2d(gate_channels, 1, 1)
-        self.pooling = pooling
-
-    def forward(self, x: torch.Tensor, g: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Local (B, C, h, w) and global (B, G, h', w') features to a value a channel (B, C), and the map (B, h, w)."""
-        up = F.interpolate(self.phi(g), size=x.shape[2:], mode="bilinear", align_corners=False)
-        a = range_normalise(self.psi(F.relu(self.theta(x) + up)))  # (B, 1, h, w)
-        gathered = (a * x).sum(dim=(2, 3))  # (B, C)
-        if self.pooling == "mean":
-            gathered = gathered / a.sum(dim=(2, 3)).clamp_min(1e-6)
-        return gathered, a[:, 0]
-
-
-def _stage(in_channels: int, out_channels: int, convolutions: int) -> nn.Sequential:
+def convolution_stage(in_channels: int, out_channels: int, convolutions: int, activation=nn.ReLU) -> nn.Sequential:
+    """3x3 convolution, batch normalisation, activation, so many times over."""
     layers: list[nn.Module] = []
     for _ in range(convolutions):
-        layers += [
-            nn.Conv2d(in_channels, out_channels, 3, padding=1),
-            nn.BatchNorm2d(out_channels),
-            nn.ReLU(),
-        ]
+        layers += [nn.Conv2d(in_channels, out_channels, 3, padding=1), nn.BatchNorm2d(out_channels), activation()]
         in_channels = out_channels
     return nn.Sequential(*layers)
 
 
-class AGCNN(nn.Module):
+def with_faint_light(image: torch.Tensor) -> torch.Tensor:
+    """Each channel beside its asinh stretch, in which lobes a hundredth as bright as the core are seen.
+
+    (B, C, H, W) in -1..1 -> (B, 2 C, H, W) in -1..1.
+    """
+    light = (image + 1) / 2
+    stretched = torch.asinh(ASINH_SOFTENING * light) / math.asinh(ASINH_SOFTENING)
+    return torch.cat([image, 2 * stretched - 1], dim=1)
+
+
+class AGCNN(AttentionNetwork):
     """Four convolution stages; the last one gates what the first three have seen.
 
     Parameters
@@ -63,52 +45,82 @@ class AGCNN(nn.Module):
         Of the image, and to tell apart.
     widths : sequence of int
         Channels of the four stages; (6, 16, 32, 64) in the paper.
+    gates : int
+        0 to 3, counted from the deepest: one is on stage 3, two on stages 3 and 2.
+    normalisation : str
+        Of the attention, a key of `galgaze.models.attention.NORMALISATIONS`.
+    aggregation : {"ft", "concat", "mean", "deep_sup"}
+        From the gates' vectors to logits, see `galgaze.models.attention.Aggregation`. Not used without gates.
     gate_channels : int
         To which a gate brings local and global features before it compares them; 64 in the paper.
     gate_pooling : {"mean", "sum"}
         How a gate gathers its features: sum of a x over sum of a, or sum of a x as in the paper.
     dropout : float
         Share of a gate's values dropped in training.
-    """
+    faint_light : bool
+        Show the network each channel's asinh stretch beside it; the paper does not.
+    flattened_px : int or None
+        Without gates: the side of the images, when the classifier reads each pixel of the last stage, pooled, as
+        published; None: it reads their mean, for images of any size.
 
-    gates = 3
-    # image pixels a pixel of each gate's map; pooling halves and drops what is left over
-    attention_reductions = (4, 2, 1)
+    Raises
+    ------
+    ValueError
+        If `flattened_px` is set and images have another size.
+    """
 
     def __init__(
         self,
         channels: int,
         classes: int,
         widths: tuple[int, int, int, int] = (6, 16, 32, 64),
+        gates: int = 3,
+        normalisation: str = "range_norm",
+        aggregation: str = "ft",
         gate_channels: int = 64,
         gate_pooling: str = "sum",
         dropout: float = 0.5,
+        faint_light: bool = False,
+        flattened_px: int | None = None,
     ):
         super().__init__()
-        inputs = (channels, *widths[:-1])
-        self.stages = nn.ModuleList(map(_stage, inputs, widths, CONVOLUTIONS))
-        local = widths[2::-1]  # gate 1 is the deepest, on stage 3
-        self.attention = nn.ModuleList(AttentionGate(width, widths[3], gate_channels, gate_pooling) for width in local)
+        self.faint_light, self.flattened_px, self.normalisation = faint_light, flattened_px, normalisation
+        inputs = (channels * (2 if faint_light else 1), *widths[:-1])
+        self.stages = nn.ModuleList(map(convolution_stage, inputs, widths, CONVOLUTIONS))
+        # image pixels a pixel of each gate's map; pooling halves and drops what is left over
+        self.attention_reductions = (4, 2, 1)[:gates]
+        local = tuple(widths[2::-1][:gates])  # gate 1 is the deepest, on stage 3
+        self.attention = nn.ModuleList(
+            AttentionGate(width, widths[3], gate_channels, gate_pooling, normalisation) for width in local
+        )
         self.dropout = nn.Dropout(dropout)
-        self.gate_classifiers = nn.ModuleList(nn.Linear(width, classes) for width in local)
-        self.classifier = nn.Linear(self.gates * classes, classes)
+        if gates:
+            self.aggregation = Aggregation(aggregation, local, classes)
+        else:
+            pixels = (flattened_px // 16) ** 2 if flattened_px else 1
+            self.classifier = nn.Linear(widths[3] * pixels, classes)
 
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Image (B, C, H, W) in -1..1 to logits (B, K)."""
-        return self.forward_with_attention(image)[0]
-
-    def forward_with_attention(self, image: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Logits (B, K), and a map (B, h, w) a gate: at a quarter, half and the whole of the image's size."""
+    def examine(self, image: torch.Tensor) -> Examination:
+        """Maps are at a quarter, half and the whole of the image's size."""
         features = []
-        x = image
+        x = with_faint_light(image) if self.faint_light else image
         for stage in self.stages[:3]:
             x = stage(x)
             features.append(x)  # (B, width, H / 2^i, W / 2^i)
             x = F.max_pool2d(x, 2)
         g = self.stages[3](x)  # (B, 64, H / 8, W / 8)
-        votes, maps = [], []
-        for local, gate, classifier in zip(features[::-1], self.attention, self.gate_classifiers, strict=True):
-            gathered, a = gate(local, g)
-            votes.append(F.relu(classifier(self.dropout(gathered))))  # (B, K)
-            maps.append(a)
-        return self.classifier(torch.cat(votes, dim=1)), maps
+        if not self.attention:
+            flat = self._flat(g, image.shape[-1])
+            return Examination(self.classifier(self.dropout(flat)), [], flat)
+        gathered, maps = zip(
+            *(gate(local, g) for gate, local in zip(self.attention, features[::-1], strict=False)), strict=True
+        )
+        logits = self.aggregation([self.dropout(vector) for vector in gathered])
+        return Examination(logits, list(maps), torch.cat(gathered, dim=1))
+
+    def _flat(self, g: torch.Tensor, size_px: int) -> torch.Tensor:
+        if self.flattened_px is None:
+            return g.mean(dim=(2, 3))
+        if size_px != self.flattened_px:
+            raise ValueError(f"this network without gates reads images of {self.flattened_px} px, not of {size_px}")
+        return F.max_pool2d(g, 2).flatten(1)

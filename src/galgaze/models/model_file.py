@@ -17,6 +17,7 @@ from galgaze.files import atomic_path
 from galgaze.tasks import TASKS
 
 CARD_KEY = "galgaze_card"
+EXTRA = "@"  # what tensors that are no weights are named with
 MAX_HEADER_BYTES = 10_000_000
 
 
@@ -44,6 +45,10 @@ class ModelCard(BaseModel):
         `galgaze.images.preparation.preparation_identity` of the images trained on.
     calibration : Calibration or None
         None: confidences are not given.
+    questions : list of str
+        Names of the Galaxy Zoo questions (`galgaze.tasks.QUESTIONS`) that the network answers, in its order.
+    test_time_turns : int
+        Over how many views of an image (turned, mirrored) predictions are averaged; 1: as it is.
     training_data, metrics : dict
         For people: on what it was trained, and how well it did.
     seed : int or None
@@ -61,6 +66,8 @@ class ModelCard(BaseModel):
     channels: int
     preparation: dict
     calibration: Calibration | None = None
+    questions: list[str] = []
+    test_time_turns: int = 1
     training_data: dict = {}
     metrics: dict = {}
     seed: int | None = None
@@ -77,13 +84,38 @@ def software_versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in ("galgaze", "torch", "numpy")}
 
 
-def save_model(path: str | Path, network, card: ModelCard) -> None:
-    """Write weights and card into one file, atomically."""
+def save_model(path: str | Path, network, card: ModelCard, extras: dict | None = None) -> None:
+    """Write weights and card into one file, atomically.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+    network : torch.nn.Module
+        Its weights.
+    card : ModelCard
+        What they are.
+    extras : dict of str to torch.Tensor, optional
+        What else belongs to the model, see `load_extras`.
+    """
     from safetensors.torch import save_file
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    tensors |= {EXTRA + name: tensor.detach().cpu().contiguous() for name, tensor in (extras or {}).items()}
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={CARD_KEY: card.model_dump_json()})
+
+
+def load_extras(path: str | Path) -> dict:
+    """Tensors of a model file that are no weights, by name.
+
+    Those that exist so far: ``training_position_deg`` (N, 2) float64, right ascension and declination of the real sources that the model was
+    trained or validated on, and ``training_role`` (N,) uint8, 0 training, 1 validation;
+    ``feature_mean`` (K, D) and ``feature_precision`` (D, D), ``feature_distance`` (Q,): `galgaze.models.novelty`.
+    """
+    from safetensors.torch import load_file
+
+    return {name.removeprefix(EXTRA): tensor for name, tensor in load_file(path).items() if name.startswith(EXTRA)}
 
 
 def read_card(path: str | Path) -> ModelCard:
@@ -145,17 +177,6 @@ def check_fits_task(path: str | Path, card: ModelCard, task: str, preparation: P
         )
 
 
-def build_network(card: ModelCard):
-    """The untrained network of a card."""
-    from galgaze.models.agcnn import AGCNN
-
-    settings = dict(card.architecture)
-    name = settings.pop("name", None)
-    if name != "agcnn":
-        raise ConfigError(f"The model's architecture {name!r} is not known; known is: agcnn.")
-    return AGCNN(card.channels, len(card.classes), **settings)
-
-
 def load_network(path: str | Path):
     """The network with its weights, ready to predict, and its card.
 
@@ -167,10 +188,13 @@ def load_network(path: str | Path):
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    from galgaze.models.registry import build_network
+
     card = read_card(path)
     try:
         network = build_network(card)
-        network.load_state_dict(load_file(path))
+        tensors = load_file(path)
+        network.load_state_dict({name: tensor for name, tensor in tensors.items() if not name.startswith(EXTRA)})
     except (SafetensorError, RuntimeError, TypeError, ValueError) as error:
         detail = " ".join(str(error).split())[:300]
         raise ConfigError(f"{path}: the weights do not fit the model's card: {detail}") from error

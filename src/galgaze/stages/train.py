@@ -39,7 +39,8 @@ def train(run: Run, task: str) -> str:
 
     import torch
 
-    from galgaze.models.model_file import ModelCard, architecture_of, build_network, save_model, software_versions
+    from galgaze.models.model_file import ModelCard, architecture_of, save_model, software_versions
+    from galgaze.models.registry import build_network
     from galgaze.models.runtime import best_device, tune_allocator
     from galgaze.models.training import split_by_position, train_network
 

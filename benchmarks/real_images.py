@@ -16,7 +16,7 @@ import pandas as pd
 from galgaze.config import DirectorySurvey, OpticalPreparation, RadioPreparation
 from galgaze.errors import BadImage, ConfigError
 from galgaze.images.preparation import prepare
-from galgaze.models.training import split_by_position
+from galgaze.models.splits import sky_groups
 from galgaze.surveys.base import Cutout, Source
 from galgaze.surveys.directory import Directory, read_file
 from galgaze.surveys.first import decode_first
@@ -162,8 +162,15 @@ def mirabest_cutouts(data: Path, rows: pd.DataFrame) -> Iterator[tuple[Source, C
 
 def report_half(source_id: pd.Series, ra_deg: pd.Series, dec_deg: pd.Series) -> np.ndarray:
     """Which sources to report on, (N,) bool: by id alone, neighbours on the sky together."""
-    positions = (ra_deg.to_numpy(float), dec_deg.to_numpy(float))
-    return split_by_position(source_id.to_numpy(str), *positions, REPORT_SHARE, SPLIT_SEED)
+    # 30 arcsec, and a draw of its own: another split would lead sources steered by into the reported half
+    group = sky_groups(ra_deg.to_numpy(float), dec_deg.to_numpy(float), radius_arcsec=30.0)
+    first = source_id.astype(str).groupby(group).transform("min")
+    return np.array([_draw(name) < REPORT_SHARE for name in first])
+
+
+def _draw(name: str) -> float:
+    """A number from 0 to 1 that hangs on the name alone."""
+    return int.from_bytes(hashlib.sha256(f"{SPLIT_SEED}:{name}".encode()).digest()[:8], "big") / 2**64
 
 
 def _read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:

@@ -15,33 +15,39 @@ import os
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the processes that draw are the threads; before numpy is loaded
 
 import argparse
+import hashlib
 import io
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from benchmarks.real_images import RealImages, galaxy10_sample, mirabest, sdss_bars
 from galgaze import status
 from galgaze.config import (
     AgcnnSettings,
+    Augmentation,
+    BarNetworkSettings,
     OpticalPreparation,
     RadioPreparation,
     SimulatedFirstSurvey,
     SimulatedLegacySurvey,
     TrainSettings,
 )
-from galgaze.images.preparation import channels, preparation_identity, prepare, viewer_composite
-from galgaze.measures.evaluation import confusion_matrix, evaluate_predictions, roc_auc
+from galgaze.images.preparation import channels, prepare, viewer_composite
+from galgaze.measures.evaluation import confusion_matrix, roc_auc
+from galgaze.stages.train import train_model
+from galgaze.stages.training_data import TrainingData, answers_questions
 from galgaze.surveys.base import Cutout, Source, Survey
 from galgaze.surveys.directory import BANDS_OF_PICTURES
 from galgaze.surveys.registry import open_survey
+from galgaze.surveys.simulated.votes import simulated_votes
 from galgaze.tasks import TASKS
 
 CHUNK = 50
-VALIDATION_SHARE = 0.06
 SPIRALS = ("barred_spiral", "unbarred_tight_spiral", "unbarred_loose_spiral")
 
 SURVEYS = {
@@ -52,19 +58,28 @@ PREPARATIONS = {"optical_morphology": OpticalPreparation(), "radio_fr": RadioPre
 TRAINING = {
     "optical_morphology": TrainSettings(
         field="simulated",
-        network=AgcnnSettings(widths=[8, 24, 48, 96], gate_channels=16, dropout=0.2),
+        network=BarNetworkSettings(architecture="bar_network"),
+        augmentation=Augmentation(noise=0.05),
         epochs=14,
         central_epochs=11,
         batch_size=32,
-        learning_rate=0.01,
+        learning_rate=0.008,
+        label_smoothing=0.05,
+        weight_average=0.99,
+        validation_fraction=0.06,
+        torch_threads=1,
     ),
     "radio_fr": TrainSettings(
         field="simulated",
-        network=AgcnnSettings(gate_channels=16, dropout=0.3),
-        epochs=10,
-        central_epochs=8,
-        batch_size=32,
+        network=AgcnnSettings(gate_channels=16, dropout=0.3, faint_light=True),
+        epochs=8,
+        central_epochs=6,
+        batch_size=64,
         learning_rate=0.005,
+        label_smoothing=0.05,
+        weight_average=0.99,
+        validation_fraction=0.06,
+        torch_threads=1,
     ),
 }
 
@@ -72,31 +87,50 @@ TRAINING = {
 # ------------------------------------------------------------------------------------- simulated images
 
 
-def simulated_images(task: str, count: int, prefix: str, workers: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images (N, C, H, W) uint8 and class indices (N,) of simulated sources that have a class."""
+@dataclass(frozen=True)
+class SimulatedSet:
+    """Images (N, C, H, W) uint8, class indices (N,), ids (N,), and vote fractions (N, A) of galaxies."""
+
+    image: np.ndarray
+    label: np.ndarray
+    source_id: np.ndarray
+    votes: np.ndarray | None
+
+
+def simulated_set(task: str, count: int, prefix: str, workers: int) -> SimulatedSet:
+    """Simulated sources that have a class, prepared, with what volunteers would say of galaxies."""
     jobs = [(task, prefix, start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
     with ProcessPoolExecutor(workers) as pool:
-        images, labels = zip(*pool.map(_draw_chunk, jobs), strict=True)
-    return np.concatenate(images), np.concatenate(labels)
+        images, truths = zip(*pool.map(_draw_chunk, jobs), strict=True)
+    truth = pd.DataFrame([row for part in truths for row in part])
+    votes = simulated_votes(truth) if TASKS[task].kind == "optical" else None
+    label = truth["class_index"].to_numpy(np.int64)
+    return SimulatedSet(np.concatenate(images), label, truth["source_id"].to_numpy(str), votes)
 
 
-def _draw_chunk(job: tuple[str, str, int, int]) -> tuple[np.ndarray, np.ndarray]:
+def simulated_images(task: str, count: int, prefix: str, workers: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images (N, C, H, W) uint8 and class indices (N,) of simulated sources that have a class."""
+    found = simulated_set(task, count, prefix, workers)
+    return found.image, found.label
+
+
+def _draw_chunk(job: tuple[str, str, int, int]) -> tuple[np.ndarray, list[dict]]:
     task, prefix, start, stop = job
     survey, preparation = open_survey(SURVEYS[task]), PREPARATIONS[task]
-    images, labels = [], []
+    images, truths = [], []
     for number in range(start, stop):
         name = f"{prefix}-{number:07d}"
-        index = survey.truth(name)["class_index"]
-        if index is None:
+        truth = survey.truth(name)
+        if truth["class_index"] is None:
             continue
         cutout = _served(survey, name, number)
         prepared = prepare(cutout, preparation)
         if prepared.status == status.OK:
             images.append(_in_grey(prepared.pixels, number))
-            labels.append(index)
+            truths.append(truth | {"source_id": name})
     size = preparation.size_px
     shape = (-1, channels(preparation), size, size)
-    return np.array(images, np.uint8).reshape(shape), np.array(labels, np.int64)
+    return np.array(images, np.uint8).reshape(shape), truths
 
 
 def _served(survey: Survey, name: str, number: int) -> Cutout:
@@ -129,42 +163,26 @@ def _in_grey(pixels: np.ndarray, number: int) -> np.ndarray:
 
 def train(task: str, model: Path, count: int, epochs: int | None, seed: int, workers: int) -> None:
     """Draw, train, and write a model file with its card."""
-    import torch
-
-    from galgaze.models.model_file import ModelCard, architecture_of, save_model, software_versions
-    from galgaze.models.registry import build_network
-    from galgaze.models.runtime import best_device, tune_allocator
-    from galgaze.models.training import LabelledImages, train_network
+    from galgaze.models.model_file import save_model
+    from galgaze.models.runtime import best_device
+    from galgaze.models.training import train_network
 
     settings = TRAINING[task].model_copy(update={"seed": seed, **({"epochs": epochs} if epochs else {})})
-    image, label = simulated_images(task, count, f"{task}-{seed}", workers)
-    print(f"{len(label)} simulated images", flush=True)
-    tune_allocator()
-    torch.set_num_threads(settings.torch_threads)
-    torch.manual_seed(seed)
-    for_validation = round(VALIDATION_SHARE * len(label))
-    training, validation = (
-        LabelledImages(torch.from_numpy(image[part]), torch.from_numpy(label[part]))
-        for part in (slice(for_validation, None), slice(for_validation))
-    )
-    survey = SURVEYS[task]
-    card = ModelCard(
-        task=task,
-        architecture=architecture_of(settings.network),
-        classes=list(TASKS[task].classes),
-        channels=channels(PREPARATIONS[task]),
-        preparation=preparation_identity(PREPARATIONS[task]),
-        training_data={
-            "survey": open_survey(survey).identity(),
-            "training": len(training.label),
-            "validation": len(validation.label),
+    drawn = simulated_set(task, count, f"{task}-{seed}", workers)
+    print(f"{len(drawn.label)} simulated images", flush=True)
+    data = TrainingData(
+        frame=pd.DataFrame({"source_id": drawn.source_id, "ra_deg": np.nan, "dec_deg": np.nan, "label": drawn.label}),
+        image=drawn.image,
+        votes=drawn.votes if answers_questions(settings) else None,
+        real=False,
+        description={
+            "survey": open_survey(SURVEYS[task]).identity(),
             "licence": "simulated images only; none of others' data",
             "command": f"python -m benchmarks.simulated_to_real train {task} MODEL --count {count} --seed {seed}",
         },
-        seed=seed,
-        software=software_versions(),
+        identity={"images": hashlib.sha256(drawn.image).hexdigest()},
     )
-    network = build_network(card)
+    inputs = {"settings": settings.model_dump(), "initial_weights": None, **data.identity}
 
     def on_epoch(record, resumable) -> None:
         print(
@@ -173,12 +191,12 @@ def train(task: str, model: Path, count: int, epochs: int | None, seed: int, wor
             flush=True,
         )
 
-    train_network(network, training, validation, settings, best_device(), on_epoch)
-    scores = evaluate_predictions(
-        _probability(network, validation.image.numpy()), validation.label.numpy(), card.classes
-    )
-    save_model(model, network, card.model_copy(update={"metrics": {"validation": scores}}))
-    print(f"{model}: accuracy on fresh simulated sources {scores['accuracy']:.3f}")
+    def fit(network, training, validation) -> list:
+        return train_network(network, training, validation, settings, best_device(), on_epoch)
+
+    trained = train_model(task, PREPARATIONS[task], data, settings, inputs, fit)
+    save_model(model, trained.network, trained.card, trained.extras)
+    print(f"{model}: accuracy on fresh simulated sources {trained.card.metrics['validation']['accuracy']:.3f}")
 
 
 def _probability(network, image: np.ndarray) -> np.ndarray:
@@ -208,10 +226,27 @@ def evaluate(model: Path, data: Path, half: str) -> None:
     real = galaxy10_sample(data, PREPARATIONS[card.task]).half(half)
     _print_classes("Galaxy10 DECaLS, ten classes", _probability(network, real.image), real, classes)
     real = sdss_bars(data, PREPARATIONS[card.task]).half(half)
-    probability = _probability(network, real.image)[:, [classes.index(name) for name in SPIRALS]]
-    barred = probability[:, 0] / probability.sum(axis=1)
+    barred = _barred(network, card, real.image)
     auc = _auc(barred, real.label)
     print(f"SDSS discs in r, barred or not: n {len(real.label)}, AUC {auc:.3f} +- {_auc_error(auc, real.label):.3f}")
+
+
+def _barred(network, card, image: np.ndarray) -> np.ndarray:
+    """How barred discs look (N,): by the answer to that question, else among the three classes of spirals."""
+    import torch
+
+    from galgaze.models.questions import barred_probability
+    from galgaze.models.runtime import best_device, to_network_input
+
+    if card.questions:
+        network.to(best_device())
+        with torch.inference_mode():
+            parts = [
+                network.examine(to_network_input(part.to(best_device()))) for part in torch.from_numpy(image).split(64)
+            ]
+            return torch.cat([barred_probability(said.answers) for said in parts]).double().cpu().numpy()
+    probability = _probability(network, image)[:, [card.classes.index(name) for name in SPIRALS]]
+    return probability[:, 0] / probability.sum(axis=1)
 
 
 def _print_classes(title: str, probability: np.ndarray, real: RealImages, classes: list[str]) -> None:

@@ -166,8 +166,17 @@ def report(field: Field, config: ConfigPath = Path("config.yaml")):
 @app.command()
 def evaluate(
     model: Annotated[Path, typer.Option(help="model file")],
-    dataset: Annotated[str, typer.Option(help="mirabest:DIR or directory:DIR (with labels.csv: file, label)")],
-    split: Annotated[Split, typer.Option(help="which batches of MiraBest")] = Split.test,
+    dataset: Annotated[
+        str,
+        typer.Option(
+            metavar="KIND:PATH",
+            help="mirabest:DIR, frdeep:DIR (or their archives), radio_galaxy_dataset:FILE, galaxy10:FILE, or "
+            "directory:DIR (with labels.csv: file, label)",
+        ),
+    ],
+    split: Annotated[
+        Split, typer.Option(help="which part of MiraBest, FR-DEEP or the Radio Galaxy Dataset")
+    ] = Split.test,
     subset: Annotated[Subset, typer.Option(help="all labels of MiraBest, or the confident ones")] = Subset.all,
     pixel_scale_arcsec: Annotated[
         float | None, typer.Option(help="of pictures in a directory; default: taken whole")
@@ -175,7 +184,7 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(min=1, help="images a forward pass")] = 64,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ):
-    """Print how good a model is on a labelled set."""
+    """Print how good a model is on a labelled set, and on those of its sources that it was not trained on."""
     from galgaze.stages.evaluate import describe, evaluate
 
     result = evaluate(model, dataset, split.value, subset.value, batch_size, pixel_scale_arcsec)
@@ -220,12 +229,59 @@ def contact_sheet(
     _say(contact_sheet(_run(config), task, out, survey, folder, per_class, seed_prefix))
 
 
+@app.command("import-published")
+def import_published(
+    file: Annotated[Path, typer.Argument(help="weights released with Bowles et al. 2021 (.pt)")],
+    out: Annotated[Path, typer.Argument(help="model file to write (.safetensors)")],
+    normalisation: Annotated[
+        str | None,
+        typer.Option(help="range_norm, std_mean_norm, sigmoid, softmax or tanh, if the file's name is silent"),
+    ] = None,
+    aggregation: Annotated[str | None, typer.Option(help="ft, concat, mean or deep_sup; the tensors say it")] = None,
+    gates: Annotated[int | None, typer.Option(help="0 to 3; the tensors say it")] = None,
+):
+    """Make a model file of an AG-CNN as released by its authors; nothing in the file is executed."""
+    _one_thread()
+    from galgaze.stages.import_published import import_published
+
+    _say(import_published(file, out, normalisation, aggregation, gates))
+
+
+@app.command()
+def preset(
+    name: Annotated[str, typer.Argument(help="of the preset; --list names them")] = "",
+    data: Annotated[Path | None, typer.Option(help="the published set: its file, folder or archive")] = None,
+    out: Annotated[Path | None, typer.Option(help="file to write; default: print")] = None,
+    names: Annotated[bool, typer.Option("--list", help="say which presets there are, and what they need")] = False,
+):
+    """Give a configuration that trains on a published set, ready to run."""
+    from galgaze.stages.presets import list_presets, make_preset, write_preset
+
+    if names:
+        print(list_presets())
+    elif out is None:
+        print(make_preset(name, data), end="")
+    else:
+        _say(write_preset(name, data, out))
+
+
 @app.command()
 def card(model: Annotated[Path, typer.Argument(help="model file")]):
     """Print a model's card."""
     from galgaze.models.model_file import read_card
 
     print(read_card(model).model_dump_json(indent=1))
+
+
+@app.command("export-plain")
+def export_plain(
+    model: Annotated[Path, typer.Argument(help="model file of an equivariant_agcnn")],
+    out: Annotated[Path, typer.Argument(help="model file to write")],
+):
+    """Write an equivariant model as the same function with plain convolutions."""
+    from galgaze.stages.export_plain import export_plain
+
+    _say(export_plain(model, out))
 
 
 @app.command()

@@ -83,6 +83,10 @@ class Layout:
         """Loss and accuracy by epoch."""
         return self.results / "models" / task / "training_curve.csv"
 
+    def training_log(self, task: str) -> Path:
+        """Folder of the training's log, for TensorBoard."""
+        return self.results / "models" / task / "tensorboard"
+
     def training_sources(self, task: str) -> Path:
         """Which sources the model was trained and validated on."""
         return self.results / "models" / task / "training_sources.parquet"

@@ -123,8 +123,10 @@ class TestMirabest:
         assert read_mirabest(batches, "test", "all")[1].tolist() == [1, 1, 1]
 
     def test_missing(self, batches, tmp_path):
-        with pytest.raises(ConfigError, match=r"no data_batch_\* there"):
-            read_mirabest(tmp_path, "train", "all")
+        for nowhere in (tmp_path / "batches" / "nothing", tmp_path / "empty"):
+            (tmp_path / "empty").mkdir(exist_ok=True)
+            with pytest.raises(ConfigError, match=r"no data_batch_\* there"):
+                read_mirabest(nowhere, "train", "all")
         (batches / "batches.meta").unlink()
         with pytest.raises(ConfigError, match=r"batches.meta: cannot be read"):
             read_mirabest(batches, "train", "all")
@@ -136,6 +138,11 @@ class TestMirabest:
             {"data": [], "labels": []},
             {"data": [np.zeros((8, 8))] * 2, "labels": [0]},
             {"data": [np.zeros((8, 8))], "labels": [99]},
+            {"data": [np.zeros((8, 8))], "labels": [-1]},
+            {"data": [np.zeros((8, 8))], "labels": [0.5]},
+            {"data": [np.zeros((8, 8))], "labels": ["FRI"]},
+            {"data": [np.full((8, 8), np.nan)], "labels": [0]},
+            {"data": [np.full((8, 8), 256)], "labels": [0]},
             {"data": [np.zeros((8, 7))], "labels": [0]},
             {"data": [np.zeros((8, 8)), np.zeros((9, 9))], "labels": [0, 0]},
             {"data": "text", "labels": [0]},

@@ -208,11 +208,60 @@ def test_wilson_interval():
     assert numbers.wilson_interval(0, 3)[0] == 0.0
 
 
-def test_reliability_bins():
-    table = numbers.reliability(pd.Series([0.81, 0.89, 0.9, 1.0, 0.05]), pd.Series([True, False, True, True, False]))
-    assert table["count"].tolist() == [1, 3, 1]
-    assert table["share"].tolist() == pytest.approx([0, 2 / 3, 1])
-    assert table["probability"].tolist() == pytest.approx([0.05, 2.6 / 3, 1])
+def test_a_reliability_curve_has_points_of_equal_numbers_of_sources():
+    rng = np.random.default_rng(0)
+    probability = pd.Series(0.5 + 0.5 * rng.beta(5, 1, 253))
+    right = pd.Series(rng.random(253) < 0.7)
+    curve = numbers.reliability_curve(probability, right)
+    assert set(curve.points.count) == {25, 26}
+    assert curve.error == pytest.approx(
+        numbers.expected_calibration_error(two_classes(probability), (~right).astype(int))
+    )
+    few = numbers.reliability_curve(probability[:9], right[:9])
+    assert few.points.count.tolist() == [9]
+    assert few.points.accuracy[0] == pytest.approx(right[:9].mean())
+
+
+def two_classes(probability: pd.Series) -> np.ndarray:
+    """Probabilities (N, 2) of which the first is the larger."""
+    return np.column_stack([probability, 1 - probability])
+
+
+def drawn_figure(monkeypatch, curves: dict) -> Figure:
+    drawn = []
+    monkeypatch.setattr("galgaze.report.figures.in_style", lambda draw: draw())
+    monkeypatch.setattr("galgaze.report.figures.FigureCanvasAgg", lambda figure: drawn.append(figure) or NoCanvas())
+    figures.reliability_diagram(curves)
+    return drawn[0]
+
+
+class NoCanvas:
+    """In the place of a canvas: the figure itself is looked at."""
+
+    def print_png(self, buffer, metadata):
+        pass
+
+
+def test_the_reliability_diagram_shows_both_curves_with_their_errors(monkeypatch):
+    rng = np.random.default_rng(1)
+    probability = pd.Series(rng.uniform(0.5, 1, 400))
+    right = pd.Series(rng.random(400) < probability**3)
+    curves = {
+        "raw": numbers.reliability_curve(probability, right),
+        "mended": numbers.reliability_curve(probability**3, right),
+    }
+    assert curves["raw"].error > 0.1 > 2 * curves["mended"].error
+    figure = drawn_figure(monkeypatch, curves)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "perfectly calibrated",
+        *(f"{name}: ECE {curve.error:.3f}" for name, curve in curves.items()),
+    ]
+    axes, below = figure.axes
+    lines = [container.lines[0].get_xydata() for container in axes.containers]
+    for line, curve in zip(lines, curves.values(), strict=True):
+        np.testing.assert_allclose(line, np.column_stack([curve.points.confidence, curve.points.accuracy]))
+    assert len(below.patches) == 2
+    assert below.get_xlim()[0] == pytest.approx(0.1)  # 0.5 cubed
 
 
 # ----------------------------------------------------------------------------------- what may lack
@@ -264,7 +313,13 @@ def test_a_calibrated_model():
     page = page_of(replace(result, model=replace(result.model, card=card)))
     assert "uncalibrated" not in text_of(page.partition("<details>")[0])
     assert "temperature 1.5" in text_of(page.replace("&nbsp;", " "))
-    assert "confidence (calibrated)" in page  # the second curve of the reliability diagram
+    errors = [numbers.reliability_curve(catalogue[name][:4], pd.Series([True, True, False, True])).error
+              for name in ("class_probability", "confidence")]  # fmt: skip
+    text = text_of(page)
+    assert f"ECE, 15 bins): {errors[0]:.3f} of the network&#39;s own probability; {errors[1]:.3f} of the" in text
+    assert "on the same 4 held-out labelled sources" in text
+    assert "validation sources, of which 1 are among them" in text
+    assert f"its calibration error is {errors[1]:.3f}, that of the network's own probability {errors[0]:.3f}" in text
 
 
 def test_unknown_pixel_scale():
@@ -326,7 +381,7 @@ def test_bars_without_truth(unit):
     catalogue["label"] = None  # fewer figures
     page = page_of(results_of(OPTICAL_MORPHOLOGY, catalogue, provenance=BARS_ON, examples={}, curve=None))
     assert "The true lengths are not known here." in page
-    assert "5 sources with a probability" in page
+    assert "5 sources with a bar probability" in page
     assert "measured against true" not in page
     assert ("Histogram of measured bar lengths" in page) == (unit != "none")
 
@@ -474,7 +529,7 @@ def test_the_page_of_a_simulated_field_shows_its_sky(tmp_path):
 def test_the_stage_refuses_another_model_than_the_catalogue_s(run):
     from galgaze.stages.report import report
 
-    path = run.model("radio_fr")
+    path = run.models("radio_fr")[0]
     path.write_bytes(path.read_bytes() + b" ")
     with pytest.raises(ConfigError, match="this is not the model that the catalogue of few radio_fr was made with"):
         report(run, "few")

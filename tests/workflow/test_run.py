@@ -43,8 +43,9 @@ def test_every_source_has_a_row_with_a_status_and_numbers(finished):
     probability = galaxies.filter(like="prob_").to_numpy()
     assert probability.shape == (30, 10)
     np.testing.assert_allclose(probability.sum(axis=1), 1, atol=1e-5)
-    assert galaxies["confidence"].isna().all()
-    assert set(galaxies["calibration"]) == {"uncalibrated"}
+    assert galaxies["confidence"].between(0.1, 1).all()
+    assert set(galaxies["calibration"]) == {"temperature"}
+    assert galaxies["novelty"].between(0, 1).all()
     assert galaxies["_healpix_29"].is_monotonic_increasing
     assert galaxies.filter(like="attention_entropy").notna().all(axis=None)
     assert galaxies["bar_flag"].notna().all()  # threshold 0: every galaxy was measured
@@ -68,7 +69,7 @@ def test_the_file_explains_itself(finished):
     assert b"Full length" in length[b"description"]
     provenance = json.loads(schema.metadata[b"galgaze"])
     assert provenance["rows_by_status"] == {"ok": 30}
-    assert provenance["model_card"]["classes"][5] == "barred_spiral"
+    assert provenance["model_cards"][0]["classes"][5] == "barred_spiral"
 
 
 def test_there_is_a_page_a_field_with_a_task(finished):

@@ -79,8 +79,10 @@ def store_markers(images):
 
 
 def get_training_images(wildcards):
-    """The labelled images of a task."""
-    return store_markers(RUN.training_images(wildcards.task))
+    """The labelled images of a task, and what else its training reads."""
+    images = RUN.training_images(wildcards.task)
+    markers = store_markers(images) if images else []
+    return markers + RUN.training_files(wildcards.task)
 
 
 def get_training_settings(wildcards):
@@ -100,8 +102,9 @@ def get_images(wildcards):
 
 def get_model(wildcards):
     """The marker of the trained model, or the weights named in the configuration."""
-    weights = RUN.task(wildcards.task).model.weights
-    return weights or LAYOUT.model(wildcards.task).with_suffix(".json")
+    if RUN.task(wildcards.task).model.train:
+        return LAYOUT.model(wildcards.task).with_suffix(".json")
+    return RUN.models(wildcards.task)
 
 
 def get_dask_workers(wildcards, threads):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from galgaze.status import STATUSES
-from galgaze.tasks import Task
+from galgaze.tasks import QUESTIONS, Task
 
 GATES = 3
 
@@ -54,7 +54,7 @@ IDENTITY = (
         "",
         "meta.code",
         "What the model knew of this source (by position, within 1 arcsec): training or validation",
-        "the source was no part of the training, or the model's weights came from elsewhere",
+        "the source was no part of the training, or the model file does not tell",
     ),
 )
 
@@ -116,16 +116,49 @@ CLASSIFICATION = (
         "Probability of the most over that of the second most probable class, their difference",
         NO_PREDICTION,
     ),
+    Column(
+        "probability_spread",
+        pa.float32(),
+        "",
+        "stat.stdev;stat.probability",
+        "Standard deviation of the probability of class_label between the networks, or the passes with dropout",
+        "no prediction, or from one network and one pass",
+    ),
+    Column(
+        "mutual_information",
+        pa.float32(),
+        "",
+        "stat.value",
+        "How far the networks, or passes with dropout, contradict each other: 0 agreed, 1 each sure of another class",
+        "no prediction, or from one network and one pass",
+    ),
+    Column(
+        "novelty",
+        pa.float32(),
+        "",
+        "stat.value",
+        "Share of the images that the model was validated on which it finds more familiar; near 1: unlike all of them",
+        "no prediction, or the model does not know what it was trained on",
+    ),
 )
 
 BARS = (
+    Column(
+        "bar_probability",
+        pa.float32(),
+        "",
+        "stat.probability",
+        "That there is a bar to be seen: from the answers to Galaxy Zoo's questions where the model gives them, else "
+        "the probability of the barred class; not calibrated",
+        NO_PREDICTION,
+    ),
     Column(
         "bar_length_px",
         pa.float32(),
         "pix",
         "phys.angSize",
         "Full length of the bar on the prepared image",
-        "not measured: the barred class is below the threshold, or bar_flag is 2",
+        "not measured: bar_probability is below the threshold, or bar_flag is 2",
     ),
     Column(
         "bar_length_arcsec",
@@ -181,6 +214,27 @@ def probability_columns(task: Task) -> tuple[Column, ...]:
     )
 
 
+def vote_column(question: str, answer: str) -> str:
+    """Name of the column of an answer's predicted vote fraction."""
+    return f"vote_{question}_{answer}"
+
+
+def vote_columns() -> tuple[Column, ...]:
+    """A column an answer, question after question."""
+    return tuple(
+        Column(
+            vote_column(question.name, answer),
+            pa.float32(),
+            "",
+            "stat.fit;stat.probability",
+            f"Share of Galaxy Zoo volunteers predicted to answer {answer} to the question {question.name}",
+            "no prediction, or the model does not answer questions",
+        )
+        for question in QUESTIONS
+        for answer in question.answers
+    )
+
+
 # What each attention gate's map is summed up in: name, unit, UCD, description.
 ATTENTION_STATISTICS = (
     ("entropy", "", "stat.value", "Entropy of the attention map over its maximum, 0 a point to 1 uniform"),
@@ -226,12 +280,14 @@ def attention_columns() -> tuple[Column, ...]:
 
 def catalogue_columns(task: Task) -> tuple[Column, ...]:
     """All columns of a task's catalogue, in order."""
+    votes = vote_columns() if task.kind == "optical" else ()
     bars = BARS if task.barred_class else ()
     return (
         *IDENTITY,
         *STATUS,
         *CLASSIFICATION,
         *probability_columns(task),
+        *votes,
         *attention_columns(),
         *bars,
         *PROVENANCE,

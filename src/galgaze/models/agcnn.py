@@ -93,7 +93,8 @@ class AGCNN(AttentionNetwork):
         self.attention = nn.ModuleList(
             AttentionGate(width, widths[3], gate_channels, gate_pooling, normalisation) for width in local
         )
-        self.dropout = nn.Dropout(dropout)
+        # one a gate: MC dropout thins each module once a pass
+        self.dropout = nn.ModuleList(nn.Dropout(dropout) for _ in range(max(gates, 1)))
         if gates:
             self.aggregation = Aggregation(aggregation, local, classes)
         else:
@@ -111,11 +112,11 @@ class AGCNN(AttentionNetwork):
         g = self.stages[3](x)  # (B, 64, H / 8, W / 8)
         if not self.attention:
             flat = self._flat(g, image.shape[-1])
-            return Examination(self.classifier(self.dropout(flat)), [], flat)
+            return Examination(self.classifier(self.dropout[0](flat)), [], flat)
         gathered, maps = zip(
             *(gate(local, g) for gate, local in zip(self.attention, features[::-1], strict=False)), strict=True
         )
-        logits = self.aggregation([self.dropout(vector) for vector in gathered])
+        logits = self.aggregation([drop(vector) for drop, vector in zip(self.dropout, gathered, strict=True)])
         return Examination(logits, list(maps), torch.cat(gathered, dim=1))
 
     def _flat(self, g: torch.Tensor, size_px: int) -> torch.Tensor:

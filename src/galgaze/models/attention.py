@@ -17,16 +17,22 @@ SMALLEST = 1e-12
 def range_norm(a: torch.Tensor) -> torch.Tensor:
     """(a - min) / (max - min) over each image's pixels; 0 where the map is flat. (B, 1, H, W) -> same."""
     low = a.amin(dim=(2, 3), keepdim=True)
-    high = a.amax(dim=(2, 3), keepdim=True)
-    return (a - low) / (high - low).clamp_min(SMALLEST)
+    spread = a.amax(dim=(2, 3), keepdim=True) - low
+    # a flat map has no gradient either: through a tiny divisor it would be enormous
+    seen = spread > SMALLEST
+    return torch.where(seen, (a - low) / torch.where(seen, spread, torch.ones_like(spread)), torch.zeros_like(a))
 
 
 def std_mean_norm(a: torch.Tensor) -> torch.Tensor:
-    """((a - min) / max - 0.5) / 0.25, the maximum taken before the shift, as published. (B, 1, H, W) -> same."""
+    """((a - min) / max - 0.5) / 0.25, the maximum taken before the shift, as published. (B, 1, H, W) -> same.
+
+    Where all scores are negative this turns the map over. -2, as at the minimum, where the maximum is 0.
+    """
     low = a.amin(dim=(2, 3), keepdim=True)
     high = a.amax(dim=(2, 3), keepdim=True)
-    away_from_zero = torch.where(high.abs() < SMALLEST, torch.full_like(high, SMALLEST), high)
-    return ((a - low) / away_from_zero - 0.5) / 0.25
+    seen = high.abs() > SMALLEST
+    share = torch.where(seen, (a - low) / torch.where(seen, high, torch.ones_like(high)), torch.zeros_like(a))
+    return (share - 0.5) / 0.25
 
 
 def softmax(a: torch.Tensor) -> torch.Tensor:

@@ -18,6 +18,7 @@ from galgaze.tasks import TASKS
 
 CARD_KEY = "galgaze_card"
 EXTRA = "@"  # what tensors that are no weights are named with
+TRAINING_ROLES = ("training", "validation")  # by number in a model file
 MAX_HEADER_BYTES = 10_000_000
 
 
@@ -109,8 +110,8 @@ def save_model(path: str | Path, network, card: ModelCard, extras: dict | None =
 def load_extras(path: str | Path) -> dict:
     """Tensors of a model file that are no weights, by name.
 
-    Those that exist so far: ``training_position_deg`` (N, 2) float64, right ascension and declination of the real sources that the model was
-    trained or validated on, and ``training_role`` (N,) uint8, 0 training, 1 validation;
+    Those that exist so far: ``training_position_deg`` (N, 2) float64, right ascension and declination of the real
+    sources that the model was trained or validated on, and ``training_role`` (N,) uint8, 0 training, 1 validation;
     ``feature_mean`` (K, D) and ``feature_precision`` (D, D), ``feature_distance`` (Q,): `galgaze.models.novelty`.
     """
     from safetensors.torch import load_file
@@ -178,7 +179,7 @@ def check_fits_task(path: str | Path, card: ModelCard, task: str, preparation: P
 
 
 def load_network(path: str | Path):
-    """The network with its weights, ready to predict, and its card.
+    """The network with its weights, ready to predict (with its views of an image, if it has several), and its card.
 
     Raises
     ------
@@ -198,4 +199,8 @@ def load_network(path: str | Path):
     except (SafetensorError, RuntimeError, TypeError, ValueError) as error:
         detail = " ".join(str(error).split())[:300]
         raise ConfigError(f"{path}: the weights do not fit the model's card: {detail}") from error
+    if card.test_time_turns > 1:
+        from galgaze.models.combined import TurnedViews
+
+        network = TurnedViews(network, card.test_time_turns)
     return network.eval(), card

@@ -1,133 +1,244 @@
 """Training a classifier on prepared images in memory; no files.
 
-One cycle of the learning rate (Smith & Topin 2017, arXiv:1708.07120) with AdamW; rotations, flips, zooms and
-shifts as in Bowles et al. 2021. Everything random follows from the seed and the epoch's number, so that a
-resumed training gives the same network as one that was never stopped.
+One cycle of the learning rate (Smith & Topin 2017, arXiv:1708.07120) with AdamW. Everything random follows from the
+seed and the epoch's number, so that a resumed training gives the same network as one that was never stopped.
 """
 
+import contextlib
 import copy
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
-import numpy as np
 import torch
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial import cKDTree
 from torch.nn import functional as F
 
 from galgaze.config import TrainSettings
-from galgaze.fields.sky import chord, unit_vectors
+from galgaze.errors import ConfigError
+from galgaze.models.attention import from_zero
+from galgaze.models.augmentation import augment, central_half
+from galgaze.models.gate_record import GateStatistics, gate_record
 from galgaze.models.runtime import to_network_input
 
 EVALUATION_BATCH = 64
 STATISTICS_IMAGES = 512  # to estimate batch normalisation's mean and variance from
-TWIN_RADIUS_ARCSEC = 30.0
+GATE_IMAGES = 256  # whose attention maps are described after each epoch
+NO_CLASS = -1
 
 
 @dataclass
 class LabelledImages:
-    """Images in memory: (N, C, H, W) uint8 and the class index of each, (N,) int64."""
+    """Images in memory, and what is known of each.
+
+    Attributes
+    ----------
+    image : torch.Tensor
+        (N, C, H, W) uint8.
+    label : torch.Tensor
+        (N,) int64, index of the class; -1: none, the image counts for the questions alone.
+    votes : torch.Tensor or None
+        (N, A) vote fractions in the order of `galgaze.models.questions.ANSWERS`; NaN: not known.
+    """
 
     image: torch.Tensor
     label: torch.Tensor
+    votes: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One row of the training curve; `central` epochs saw the centres of the images, and their weights are not kept."""
+    """One row of the training curve.
+
+    Attributes
+    ----------
+    epoch : int
+        From 1.
+    central : bool
+        Whether the network saw the centres of the images; the weights of such epochs are not kept.
+    learning_rate : float
+        After the epoch.
+    training_loss, validation_loss : float
+        Of classes and questions together; training with label smoothing, dropout and augmentation, validation without.
+    training_accuracy, validation_accuracy : float or None
+        Of the images that have a class; None without any.
+    validation_question_loss : float or None
+        The questions' part of the validation loss; None for networks that answer none.
+    gates : tuple of GateStatistics
+        Of the attention on validation images.
+    """
 
     epoch: int
     central: bool
     learning_rate: float
     training_loss: float
-    training_accuracy: float
+    training_accuracy: float | None
     validation_loss: float
-    validation_accuracy: float
+    validation_accuracy: float | None
+    validation_question_loss: float | None = None
+    gates: tuple[GateStatistics, ...] = ()
 
 
-def split_by_position(
-    source_id: np.ndarray, ra_deg: np.ndarray, dec_deg: np.ndarray, validation_fraction: float, seed: int
-) -> np.ndarray:
-    """Which sources to validate on: (N,) bool.
+# ------------------------------------------------------------------------------------------------ loss
 
-    Sources within 30 arcsec of each other (the same object listed twice, neighbours on one image) go to the
-    same side. Whether a source is chosen depends on its ids and the seed alone, not on the other rows.
+
+class Loss:
+    """Cross-entropy of the classes, and of the questions where the network answers them.
+
+    Parameters
+    ----------
+    label : torch.Tensor
+        (N,) int64, of the training images: the balance of the classes is theirs.
+    class_balance : bool
+        Weight each image by 1 / (images of its class), so that all classes count alike.
+    smoothing : float
+        Share of each label that is given to all classes alike.
     """
-    tree = cKDTree(unit_vectors(ra_deg, dec_deg))
-    pairs = tree.query_pairs(chord(TWIN_RADIUS_ARCSEC), output_type="ndarray")
-    count = len(source_id)
-    graph = coo_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
-    _, group = connected_components(graph, directed=False)
-    first_id: dict[int, str] = {}
-    for name, number in zip(source_id, group, strict=True):
-        first_id[number] = min(name, first_id.get(number, name))
-    draw = {number: _uniform(f"{seed}:{name}") for number, name in first_id.items()}
-    return np.array([draw[number] < validation_fraction for number in group])
+
+    def __init__(self, label: torch.Tensor, class_balance: bool, smoothing: float = 0.0):
+        self.count = torch.bincount(label[label != NO_CLASS]) if class_balance else None
+        self.smoothing = smoothing
+
+    def classes(self, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        """The mean over the images that have a class, 0 without any. Logits (B, K), labels (B,)."""
+        logits = logits.float()
+        weight = self._weight(logits)
+        known = label != NO_CLASS
+        total = F.cross_entropy(
+            logits, label, weight, ignore_index=NO_CLASS, reduction="sum", label_smoothing=self.smoothing
+        )
+        return total / (weight[label[known]].sum() if self.count is not None else known.sum()).clamp_min(1e-12)
+
+    def _weight(self, logits: torch.Tensor) -> torch.Tensor | None:
+        if self.count is None:
+            return None
+        weight = logits.new_zeros(logits.shape[1])  # stays 0 for classes that do not occur
+        weight[: len(self.count)] = (self.count > 0) / self.count.clamp_min(1)
+        return weight
+
+    def questions(self, answers: torch.Tensor | None, votes: torch.Tensor | None) -> torch.Tensor | None:
+        """`galgaze.models.questions.question_loss`; None where there are no answers, or no votes on them."""
+        if answers is None or votes is None:
+            return None
+        from galgaze.models.questions import question_loss
+
+        return question_loss(answers.float(), votes)
 
 
-def _uniform(text: str) -> float:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
+def _accuracy(logits: torch.Tensor, label: torch.Tensor) -> float | None:
+    known = label != NO_CLASS
+    return float((logits.argmax(dim=1) == label)[known].float().mean()) if known.any() else None
 
 
-def _generator(seed: int, epoch: int) -> torch.Generator:
-    return torch.Generator().manual_seed(int(_uniform(f"{seed}:{epoch}") * 2**63))
+# ----------------------------------------------------------------------------- the network as it is trained
 
 
-def augment(image: torch.Tensor, generator: torch.Generator, part: float = 1.0) -> torch.Tensor:
-    """Turn by any angle, flip, zoom by 0.9 to 1.1, shift by up to 2 px; then keep the central part of each side.
+class _Answering(torch.nn.Module):
+    """Gives what the loss needs, logits (B, K) and answers (B, A) or None, in the precision asked for."""
 
-    (B, C, H, W) in 0..1 -> (B, C, part H, part W). What comes in from outside of the image is 0, as blank sky is.
+    def __init__(self, network: torch.nn.Module, precision: str):
+        super().__init__()
+        self.network, self.mixed = network, precision == "bfloat16"
+
+    def forward(self, image: torch.Tensor):
+        # here and not around the call: threads of `DataParallel` do not inherit it
+        with torch.autocast(image.device.type, torch.bfloat16, enabled=self.mixed):
+            seen = self.network.examine(image)
+        return seen.logits, seen.answers
+
+
+def on_all_gpus(module: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+    """Let all GPUs of this machine share each batch, where there are several.
+
+    `torch.nn.DataParallel` in one process: nothing else of the training changes. Batch statistics are then those of
+    a GPU's share of the batch. **Never run**: no machine with several GPUs was at hand when this was written; with
+    one GPU, or none, the module is given back as it is.
     """
-    count, channels, height, width = image.shape
-    angle, zoom, shift_x, shift_y, flip = torch.rand(5, count, generator=generator)
-    angle, zoom = 2 * torch.pi * angle, 1 / (0.9 + 0.2 * zoom)
-    mirror = torch.where(flip < 0.5, -1.0, 1.0)
-    cosine, sine = torch.cos(angle) * zoom * part, torch.sin(angle) * zoom * part
-    # (B, 2, 3), in units of half the image's side
-    matrix = torch.stack(
-        [
-            torch.stack([cosine * mirror, -sine, (shift_x - 0.5) * 8 / width], dim=1),
-            torch.stack([sine * mirror, cosine, (shift_y - 0.5) * 8 / height], dim=1),
-        ],
-        dim=1,
-    ).to(image.device)
-    size = [count, channels, round(height * part), round(width * part)]
-    grid = F.affine_grid(matrix, size, align_corners=False)
-    return F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    if device.type == "cuda" and torch.cuda.device_count() > 1:
+        return torch.nn.DataParallel(module)
+    return module
 
 
-def central_half(image: torch.Tensor) -> torch.Tensor:
-    """The central half of each side: (N, C, H, W) -> (N, C, H / 2, W / 2)."""
-    height, width = (round(side / 2) for side in image.shape[2:])
-    top, left = (image.shape[2] - height) // 2, (image.shape[3] - width) // 2
-    return image[:, :, top : top + height, left : left + width]
+class WeightAverage:
+    """A running average of a network's weights, ``m <- m + (w - m) max(1 - d, 1 / n)`` after the n-th step.
+
+    So it is the plain mean at first, and forgets the first weights. With decay d = 0, nothing is kept.
+    """
+
+    def __init__(self, network: torch.nn.Module, decay: float):
+        self.decay, self.steps = decay, 0
+        self.weights = list(network.parameters()) if decay else []
+        self.mean = [weight.detach().clone() for weight in self.weights]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the weights as they are now."""
+        self.steps += 1
+        share = max(1 - self.decay, 1 / self.steps)
+        for mean, weight in zip(self.mean, self.weights, strict=True):
+            mean.lerp_(weight, share)
+
+    @contextlib.contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Inside, the network has the mean weights."""
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+
+    @torch.no_grad()
+    def _exchange(self) -> None:
+        for mean, weight in zip(self.mean, self.weights, strict=True):
+            mean.data, weight.data = weight.data, mean.data
+
+    def state(self) -> dict:
+        """For `restore`."""
+        return {"steps": self.steps, "mean": self.mean}
+
+    def restore(self, state: dict) -> None:
+        """Go on from a state."""
+        self.steps = state["steps"]
+        for mean, saved in zip(self.mean, state["mean"], strict=True):
+            mean.copy_(saved)
 
 
-def _estimate_batch_statistics(network, data: "LabelledImages", settings: TrainSettings, epoch: int, device) -> None:
+def _estimate_batch_statistics(network, data: LabelledImages, settings: TrainSettings, epoch: int, device) -> None:
     """Batch normalisation's mean and variance anew, with the weights as they are now.
 
     Radio images are mostly blank and their batch statistics erratic: with the usual running average, the
-    validation accuracy jumps by tens of per cent between epochs.
+    validation accuracy jumps by tens of per cent between epochs. Averaged weights have never had any.
     """
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.reset_running_stats()
-            module.momentum = None  # an even average over the batches that follow
-    network.train()
+    layers = [layer for layer in network.modules() if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm)]
+    if not layers:
+        return
+    momenta = [layer.momentum for layer in layers]
+    network.eval()  # nothing is dropped
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.train()
+        layer.momentum = None  # an even average over the batches that follow
     generator = _generator(settings.seed, -epoch)
     chosen = torch.randperm(len(data.label), generator=generator)[:STATISTICS_IMAGES]
     with torch.no_grad():
-        for part in chosen.split(EVALUATION_BATCH):
+        for part in chosen.chunk(math.ceil(len(chosen) / EVALUATION_BATCH)):  # of even size: none is of one image
             network(_augmented(data.image[part], settings, epoch, generator, device))
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+
+
+# ---------------------------------------------------------------------------------------- images and chance
+
+
+def _generator(seed: int, epoch: int) -> torch.Generator:
+    digest = hashlib.sha256(f"{seed}:{epoch}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 def _augmented(image: torch.Tensor, settings: TrainSettings, epoch: int, generator, device) -> torch.Tensor:
     """Network input (B, C, H, W) in -1..1 from stored images; their centres in the first epochs."""
     part = 0.5 if epoch <= settings.central_epochs else 1.0
-    image = augment(image.to(device).float() / 255, generator, part)
+    image = augment(image.to(device).float() / 255, generator, settings.augmentation, part)
     return ((image - 0.5) / 0.5).contiguous(memory_format=torch.channels_last)
 
 
@@ -137,6 +248,25 @@ def predict_logits(network, image: torch.Tensor, batch_size: int = EVALUATION_BA
     with torch.inference_mode():
         parts = [network(to_network_input(part.to(device))).float().cpu() for part in image.split(batch_size)]
     return torch.cat(parts)
+
+
+def _examine(network, image: torch.Tensor, device) -> tuple[torch.Tensor, torch.Tensor | None, list[torch.Tensor]]:
+    """Logits (N, K), answers (N, A) or None, and of every so many-th image the maps (M, h, w) a gate; on the CPU."""
+    network.eval()
+    every = math.ceil(len(image) / GATE_IMAGES)
+    logits, answers, maps = [], [], []
+    for rows in torch.arange(len(image)).split(EVALUATION_BATCH):
+        with torch.inference_mode():
+            seen = network.examine(to_network_input(image[rows].to(device)))
+        logits.append(seen.logits.float().cpu())
+        answers.append(None if seen.answers is None else seen.answers.float().cpu())
+        kept = rows % every == 0
+        maps.append([from_zero(gate.float().cpu()[kept], network.normalisation) for gate in seen.maps])
+    gates = [torch.cat(parts) for parts in zip(*maps, strict=True)]
+    return torch.cat(logits), None if answers[0] is None else torch.cat(answers), gates
+
+
+# -------------------------------------------------------------------------------------------- the training
 
 
 def train_network(
@@ -150,14 +280,17 @@ def train_network(
 ) -> list[EpochRecord]:
     """Train in place; leaves the weights of the best epoch (lowest validation loss) in the network.
 
+    With `weight_average`, the mean weights are what is validated and kept. With `class_balance`, the validation
+    loss is balanced too.
+
     Parameters
     ----------
-    network : torch.nn.Module
+    network : galgaze.models.network.AttentionNetwork
         With its first weights.
     training, validation : LabelledImages
         The two sides of the split.
     settings : TrainSettings
-        Schedule and seed.
+        Schedule, loss, augmentation, precision and seed.
     device : torch.device
         Where to train.
     on_epoch : callable
@@ -169,6 +302,11 @@ def train_network(
     -------
     list of EpochRecord
         The training curve, earlier epochs of a resumed training included.
+
+    Raises
+    ------
+    ConfigError
+        If the loss is no longer finite.
     """
     network.to(device, memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
@@ -176,20 +314,23 @@ def train_network(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, settings.learning_rate, total_steps=steps * settings.epochs + 1
     )
+    average = WeightAverage(network, settings.weight_average)
+    loss_of = Loss(training.label, settings.class_balance)
     curve: list[EpochRecord] = []
     best = copy.deepcopy(network.state_dict())
     if state is not None:
         network.load_state_dict(state["network"])
         optimiser.load_state_dict(state["optimiser"])
         schedule.load_state_dict(state["schedule"])
-        best = state["best"]
-        curve = [EpochRecord(**row) for row in state["curve"]]
+        average.restore(state["average"])
+        best, curve = state["best"], _read_curve(state["curve"])
 
     def resumable() -> dict:
         return {
             "network": network.state_dict(),
             "optimiser": optimiser.state_dict(),
             "schedule": schedule.state_dict(),
+            "average": average.state(),
             "best": best,
             "curve": [asdict(row) for row in curve],
         }
@@ -197,25 +338,38 @@ def train_network(
     central = settings.central_epochs
     while len(curve) < settings.epochs and not _out_of_patience(curve[central:], settings.patience_epochs):
         epoch = len(curve) + 1
-        loss, accuracy = _train_epoch(network, training, settings, epoch, optimiser, schedule, device)
-        _estimate_batch_statistics(network, training, settings, epoch, device)
-        image = central_half(validation.image) if epoch <= central else validation.image
-        logits = predict_logits(network, image, device=device)
-        record = EpochRecord(
-            epoch,
-            epoch <= central,
-            schedule.get_last_lr()[0],
-            loss,
-            accuracy,
-            float(F.cross_entropy(logits, validation.label)),
-            float((logits.argmax(dim=1) == validation.label).float().mean()),
+        training_loss, training_accuracy = _train_epoch(
+            network, training, settings, epoch, optimiser, schedule, average, device
         )
-        if record.validation_loss < min((row.validation_loss for row in curve[central:]), default=math.inf):
-            best = copy.deepcopy(network.state_dict())
+        with average.in_place():
+            _estimate_batch_statistics(network, training, settings, epoch, device)
+            record = EpochRecord(
+                epoch=epoch,
+                central=epoch <= central,
+                learning_rate=schedule.get_last_lr()[0],
+                training_loss=training_loss,
+                training_accuracy=training_accuracy,
+                **_validate(network, validation, epoch <= central, loss_of, device),
+            )
+            if record.validation_loss < min((row.validation_loss for row in curve[central:]), default=math.inf):
+                best = copy.deepcopy(network.state_dict())
+        _check_finite(record)
         curve.append(record)
         on_epoch(record, resumable)
     network.load_state_dict(best)
     return curve
+
+
+def _check_finite(record: EpochRecord) -> None:
+    if not math.isfinite(record.training_loss + record.validation_loss):
+        raise ConfigError(
+            f"The training has diverged: in epoch {record.epoch} its loss is {record.training_loss}, on the validation "
+            f"side {record.validation_loss}. Lower `learning_rate` (it was {record.learning_rate:.2g} then)."
+        )
+
+
+def _read_curve(rows: list[dict]) -> list[EpochRecord]:
+    return [EpochRecord(**(row | {"gates": tuple(GateStatistics(**gate) for gate in row["gates"])})) for row in rows]
 
 
 def _out_of_patience(curve: list[EpochRecord], patience: int) -> bool:
@@ -225,25 +379,46 @@ def _out_of_patience(curve: list[EpochRecord], patience: int) -> bool:
     return curve[-1].epoch - best.epoch >= patience
 
 
-def _train_epoch(network, data: LabelledImages, settings, epoch, optimiser, schedule, device) -> tuple[float, float]:
-    """One pass; mean loss and accuracy over it."""
+def _train_epoch(
+    network, data: LabelledImages, settings: TrainSettings, epoch: int, optimiser, schedule, average, device
+) -> tuple[float, float | None]:
+    """One pass; mean loss, and accuracy, over it."""
     generator = _generator(settings.seed, epoch)
     torch.manual_seed(generator.initial_seed())  # dropout
     network.train()
+    model = on_all_gpus(_Answering(network, settings.precision), device)
+    loss_of = Loss(data.label, settings.class_balance, settings.label_smoothing)
     order = torch.randperm(len(data.label), generator=generator)
-    losses, hits, seen = 0.0, 0, 0
+    losses, hits, labelled, seen = 0.0, 0, 0, 0
     # a last, smaller batch would have erratic batch statistics: it is left out
     size = min(settings.batch_size, len(order))
     for start in range(0, len(order) - size + 1, size):
         chosen = order[start : start + size]
         label = data.label[chosen].to(device)
-        logits = network(_augmented(data.image[chosen], settings, epoch, generator, device))
-        loss = F.cross_entropy(logits, label)
+        votes = None if data.votes is None else data.votes[chosen].to(device)
+        logits, answers = model(_augmented(data.image[chosen], settings, epoch, generator, device))
+        loss, of_questions = loss_of.classes(logits, label), loss_of.questions(answers, votes)
+        loss = loss if of_questions is None else loss + of_questions
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
         schedule.step()
+        average.update()
         losses += float(loss.detach()) * size
         hits += int((logits.detach().argmax(dim=1) == label).sum())
+        labelled += int((label != NO_CLASS).sum())
         seen += size
-    return losses / seen, hits / seen
+    return losses / seen, hits / labelled if labelled else None
+
+
+def _validate(network, data: LabelledImages, central: bool, loss_of: Loss, device) -> dict:
+    """The validation's part of an `EpochRecord`."""
+    image = central_half(data.image) if central else data.image
+    logits, answers, maps = _examine(network, image, device)
+    of_classes, of_questions = loss_of.classes(logits, data.label), loss_of.questions(answers, data.votes)
+    return {
+        "validation_loss": float(of_classes if of_questions is None else of_classes + of_questions),
+        "validation_accuracy": _accuracy(logits, data.label),
+        "validation_question_loss": None if of_questions is None else float(of_questions),
+        "gates": tuple(gate_record(maps)),
+    }

@@ -21,7 +21,7 @@ from PIL import Image
 from scipy import ndimage
 
 from galgaze.catalogue.columns import ATTENTION_STATISTICS, GATES, attention_column
-from galgaze.report.numbers import angle_difference_deg
+from galgaze.report.numbers import ReliabilityCurve, angle_difference_deg
 
 DPI = 110
 # Okabe & Ito's colours, told apart by all eyes
@@ -79,6 +79,8 @@ class Example:
         (2, 2): d(east, north) / d(column, row); NaN where unknown.
     saliency : numpy.ndarray or None
         (H, W), 0 to 1: the map that the bar was measured on.
+    padding_px : int
+        By how much the attention maps reach beyond the image on each side.
     """
 
     source_id: str
@@ -88,6 +90,7 @@ class Example:
     centre_px: np.ndarray
     jacobian_arcsec: np.ndarray
     saliency: np.ndarray | None = None
+    padding_px: int = 0
 
     @property
     def upright(self) -> bool:
@@ -258,32 +261,36 @@ def confusion(matrix: np.ndarray, names: tuple[str, ...]) -> Figure:
 
 
 @drawn(plot)
-def reliability_diagram(curves: dict[str, pd.DataFrame]) -> Figure:
-    """Share of right classes against the probability given, with the sources a bin below.
+def reliability_diagram(curves: dict[str, ReliabilityCurve]) -> Figure:
+    """Share of right classes against the probability given, and below how many sources were given it.
 
     Parameters
     ----------
-    curves : dict of pandas.DataFrame
-        Name to table of `galgaze.report.numbers.reliability`.
+    curves : dict of ReliabilityCurve
+        By name: as the network gives them, and calibrated where they are.
     """
-    figure = Figure(figsize=(3.9, 3.9), layout="constrained")
+    figure = Figure(figsize=(3.9, 4.3), layout="constrained")
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(3.4, 1))
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--", label="perfectly calibrated")
-    for (name, table), colour, marker in zip(curves.items(), (BLUE, ORANGE), "os", strict=False):
-        ends = np.abs(table[["low", "high"]].to_numpy().T - table["share"].to_numpy())
+    lowest = np.floor(10 * min(curve.probability.min() for curve in curves.values())) / 10
+    edges = np.linspace(lowest, 1, 21)
+    # in the order of the names, so that what is calibrated lies on top
+    for (name, curve), colour, marker in zip(curves.items(), (ORANGE, BLUE), "so", strict=False):
+        points = curve.points
+        ends = np.abs(np.stack([points.low, points.high]) - points.accuracy)
         axes.errorbar(
-            table["probability"], table["share"], ends, color=colour, marker=marker, markersize=4, linewidth=1.2,
-            elinewidth=1, label=name,
+            points.confidence, points.accuracy, ends, color=colour, marker=marker, markersize=4, linewidth=1.2,
+            elinewidth=1, label=f"{name}: ECE {curve.error:.3f}",
         )  # fmt: skip
-        below.vlines(table["probability"], 0, table["count"], color=colour, linewidth=5)
+        below.hist(curve.probability, edges, histtype="step", color=colour, linewidth=1.2)
     axes.set_ylabel("share of right classes")
     axes.set_ylim(-0.02, 1.02)
-    figure.legend(loc="outside upper center", ncols=len(curves) + 1)
+    figure.legend(loc="outside upper left", ncols=1)
     axes.grid()
-    below.set_xlim(0, 1.01)
-    below.set_ylim(bottom=0)
-    below.set_xlabel("probability of the predicted class")
+    below.set_xlim(lowest, 1.01)
+    below.set_xlabel("probability given to the predicted class")
     below.set_ylabel("sources")
+    below.yaxis.get_major_locator().set_params(integer=True)
     return figure
 
 
@@ -412,7 +419,7 @@ def bar_length_histogram(bars: pd.DataFrame) -> Figure:
 def attention_strip(example: Example) -> Figure:
     """The image, and beside it the image in grey under each gate's attention."""
     maps = zip(example.attention, example.reductions, strict=True)
-    panels = [colours(example), *(overlaid(example, attention, reduction) for attention, reduction in maps)]
+    panels = [colours(example), *(overlaid(example, *gate, example.padding_px) for gate in maps)]
     figure, axes = _strip(panels)
     _draw_scale_bar(axes, example, panels[0].shape[0])
     return figure
@@ -437,7 +444,7 @@ def colours(example: Example) -> np.ndarray:
     return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
 
 
-def overlaid(example: Example, values: np.ndarray, reduction: int) -> np.ndarray:
+def overlaid(example: Example, values: np.ndarray, reduction: int, padding_px: int = 0) -> np.ndarray:
     """The image in grey, dark where bright, under a map: (H, W, 3) in 0..1.
 
     The map is the more opaque the higher it is. Radio images are shown as their square root, or their lobes
@@ -445,14 +452,14 @@ def overlaid(example: Example, values: np.ndarray, reduction: int) -> np.ndarray
     """
     grey = example.image.mean(axis=0) / 255
     grey = 1 - (np.sqrt(grey) if len(example.image) == 1 else grey)
-    heat = HEAT(np.clip(enlarged(values, reduction, grey.shape), 0, 1))  # (H, W, 4)
+    heat = HEAT(np.clip(enlarged(values, reduction, grey.shape, padding_px), 0, 1))  # (H, W, 4)
     opacity = heat[:, :, 3:]
     return grey[:, :, None] * (1 - opacity) + heat[:, :, :3] * opacity
 
 
-def enlarged(values: np.ndarray, reduction: int, shape: tuple[int, int]) -> np.ndarray:
-    """A coarse map on the image's grid, linearly: its pixel i spans pixels i r to (i + 1) r - 1 of the image."""
-    rows, columns = ((np.arange(size) + 0.5) / reduction - 0.5 for size in shape)
+def enlarged(values: np.ndarray, reduction: int, shape: tuple[int, int], padding_px: int = 0) -> np.ndarray:
+    """A coarse map on the image's grid, linearly: its pixel i spans pixels i r to (i + 1) r - 1 of the padded image."""
+    rows, columns = ((np.arange(size) + padding_px + 0.5) / reduction - 0.5 for size in shape)
     grid = np.meshgrid(rows, columns, indexing="ij")
     return ndimage.map_coordinates(np.asarray(values, float), grid, order=1, mode="nearest")
 

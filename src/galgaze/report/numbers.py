@@ -6,11 +6,14 @@ import numpy as np
 import pandas as pd
 
 from galgaze.catalogue.columns import probability_column
+from galgaze.measures import calibration
+from galgaze.measures.calibration import Reliability, wilson_interval
 from galgaze.measures.evaluation import confusion_matrix, expected_calibration_error, roc_auc
 from galgaze.status import OK, STATUSES
 from galgaze.tasks import Task
 
-RELIABILITY_BINS = 10
+RELIABILITY_BINS, FEWEST_A_BIN = 10, 10  # points of a reliability diagram, at most; sources of each
+ERROR_BINS = 15  # of equal width, as `expected_calibration_error` has
 REASONS_SHOWN = 10
 UNCERTAIN_SHOWN = 8
 BARS_SHOWN = 4
@@ -59,15 +62,6 @@ def class_counts(catalogue: pd.DataFrame, task: Task) -> pd.DataFrame:
 
 
 # ----------------------------------------------------------------------------------------- accuracy
-
-
-def wilson_interval(successes: int, trials: int, z: float = 1.0) -> tuple[float, float]:
-    """Wilson's score interval of a share; z = 1 is 68 % (Wilson 1927; it stays within 0..1)."""
-    share = successes / trials
-    scale = 1 + z**2 / trials
-    centre = (share + z**2 / (2 * trials)) / scale
-    half = z / scale * np.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
-    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
 
 
 @dataclass(frozen=True)
@@ -152,7 +146,7 @@ def quality(rows: pd.DataFrame, task: Task) -> Quality | None:
     return Quality(
         n=n,
         accuracy=right / n,
-        interval=wilson_interval(right, n),
+        interval=tuple(float(end) for end in wilson_interval(right, n)),
         largest_class=task.classes[by_class.argmax()],
         largest_share=float(by_class.max() / n),
         matrix=matrix,
@@ -175,20 +169,31 @@ def class_quality(matrix: np.ndarray, task: Task) -> list[dict]:
     ]
 
 
-def reliability(probability: pd.Series, right: pd.Series) -> pd.DataFrame:
-    """Mean probability and share of right classes in equal bins of probability; empty bins are left out.
+@dataclass(frozen=True)
+class ReliabilityCurve:
+    """A reliability diagram's curve.
 
-    Returns
-    -------
-    pandas.DataFrame
-        probability, share, low, high (68 % Wilson), count.
+    Attributes
+    ----------
+    probability : numpy.ndarray
+        (N,) given to the predicted class.
+    points : Reliability
+        Up to 10, each of about the same number of sources: bins of equal width would mostly be empty.
+    error : float or None
+        Expected calibration error, in 15 bins of equal width.
     """
-    bins = np.clip(np.ceil(probability.to_numpy(float) * RELIABILITY_BINS) - 1, 0, RELIABILITY_BINS - 1)
-    table = pd.DataFrame({"probability": probability.to_numpy(float), "right": right.to_numpy(bool)})
-    groups = table.groupby(bins)
-    result = groups.agg(probability=("probability", "mean"), share=("right", "mean"), count=("right", "size"))
-    ends = [wilson_interval(int(part["right"].sum()), len(part)) for _, part in groups]
-    return result.assign(low=[low for low, _ in ends], high=[high for _, high in ends])
+
+    probability: np.ndarray
+    points: Reliability
+    error: float | None
+
+
+def reliability_curve(probability: pd.Series, right: pd.Series) -> ReliabilityCurve:
+    """How often predictions are right, against the probability that they were given."""
+    given, correct = probability.to_numpy(float), right.to_numpy(bool)
+    bins = int(np.clip(len(given) // FEWEST_A_BIN, 1, RELIABILITY_BINS))
+    points = calibration.reliability(given, correct, bins, equal_counts=True)
+    return ReliabilityCurve(given, points, calibration.reliability(given, correct, ERROR_BINS).calibration_error)
 
 
 def _index(names: pd.Series, task: Task) -> np.ndarray:
@@ -273,6 +278,6 @@ def clearest_bars(catalogue: pd.DataFrame, task: Task) -> list[str]:
     """The ids of measured bars, the best flag first, then the most probable."""
     if task.barred_class is None or "bar_flag" not in catalogue:
         return []
-    order = ["bar_flag", probability_column(task.barred_class), "source_id"]
+    order = ["bar_flag", "bar_probability", "source_id"]
     rows = catalogue[catalogue["bar_flag"].notna()].sort_values(order, ascending=[True, False, True])
     return rows["source_id"].head(BARS_SHOWN).tolist()

@@ -33,13 +33,17 @@ class FieldFacts:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """The model file as the configuration names it, its hash, its card, and how many parameters it has."""
+    """The model file as the configuration names it, its hash, its card, and how many parameters it has.
+
+    `knows_its_sources`: whether it can be told which sources it was trained on.
+    """
 
     path: str
     sha256: str
     card: dict
     parameters: int
     trained_here: bool
+    knows_its_sources: bool = True
 
 
 @dataclass(frozen=True)
@@ -176,17 +180,12 @@ def _sheet(result: TaskResults) -> Picture | None:
 def _accuracy(result: TaskResults, held: numbers.HeldOut, quality: numbers.Quality | None) -> dict | None:
     if quality is None:
         return None
-    right = held.rows["class_label"] == held.rows["label"]
-    curves = {"raw probability": numbers.reliability(held.rows["class_probability"], right)}
-    calibrated = held.rows["confidence"].notna()
-    if calibrated.any():
-        confidence = held.rows.loc[calibrated, "confidence"]
-        curves["confidence (calibrated)"] = numbers.reliability(confidence, right[calibrated])
-    else:
-        curves = {"raw probability, uncalibrated": curves["raw probability"]}
+    curves = _reliability_curves(held.rows)
+    errors = [curve.error for curve in curves.values()]
     return {
         "classes": numbers.class_quality(quality.matrix, result.task),
-        "calibrated": bool(calibrated.any()),
+        "calibrated": len(curves) > 1,
+        "errors": errors,
         "confusion": Picture(
             figures.confusion(quality.matrix, result.task.classes),
             f"Confusion matrix of {quality.n} held-out labelled sources; {int(quality.matrix.trace())} are on the "
@@ -194,9 +193,23 @@ def _accuracy(result: TaskResults, held: numbers.HeldOut, quality: numbers.Quali
         ),
         "reliability": Picture(
             figures.reliability_diagram(curves),
-            f"Reliability diagram: share of right classes against {' and '.join(curves)}, calibration error "
-            f"{number(quality.ece, 3)} (raw probability).",
+            f"Reliability diagram of {quality.n} held-out labelled sources: share of right classes against "
+            f"{' and '.join(curves)}; expected calibration error {' and '.join(number(error, 3) for error in errors)}.",
         ),
+    }
+
+
+def _reliability_curves(rows: pd.DataFrame) -> dict[str, numbers.ReliabilityCurve]:
+    """That of the network's own probability, and that of the confidence where there is one."""
+    right = rows["class_label"] == rows["label"]
+    raw = numbers.reliability_curve(rows["class_probability"], right)
+    calibrated = rows["confidence"].notna()
+    if not calibrated.any():
+        return {"network's probability": raw}
+    confidence = rows.loc[calibrated, "confidence"]
+    return {
+        "network's probability": raw,
+        "calibrated confidence": numbers.reliability_curve(confidence, right[calibrated]),
     }
 
 
@@ -205,7 +218,10 @@ def _curve(result: TaskResults) -> Picture | None:
         return None
     share = result.model.card.get("metrics", {}).get("largest_class_share")
     last = result.curve.iloc[-1]
-    words = f"after {len(result.curve)} epochs the validation accuracy is {percent(float(last['validation_accuracy']))}"
+    accuracy = last["validation_accuracy"]
+    words = f"after {len(result.curve)} epochs the validation loss is {last['validation_loss']:.3f}"
+    if not pd.isna(accuracy):
+        words += f", the accuracy {percent(float(accuracy))}"
     return Picture(figures.training_curve(result.curve, share), f"Training curves of loss and accuracy: {words}.")
 
 

@@ -56,10 +56,16 @@ class Run:
         name = store_name(survey, self.survey(survey).identity(), settings.preparation)
         return Images(field, survey, task, name)
 
-    def training_images(self, task: str) -> Images:
-        """The images that a task's model is trained on."""
+    def training_images(self, task: str) -> Images | None:
+        """The images of the field that a task's model is trained on; None where that is a published set."""
         train = self.train_settings(task)
-        return self.images(train.field, task, train.survey)
+        return self.images(train.field, task, train.survey) if train.field else None
+
+    def training_files(self, task: str) -> list[str]:
+        """Files of the user's that a task's training reads."""
+        train = self.train_settings(task)
+        files = [train.dataset.path if train.dataset else None, train.votes, train.initial_weights]
+        return [file for file in files if file is not None]
 
     def task(self, name: str):
         """A task's settings."""
@@ -74,10 +80,12 @@ class Run:
             raise ConfigError(f"tasks.{task}.model names weights; there is nothing to train.")
         return train
 
-    def model(self, task: str) -> Path:
-        """The task's model file: the weights named in the configuration, or the trained ones."""
+    def models(self, task: str) -> list[Path]:
+        """The task's model files: those that the configuration names (an ensemble: several), or the trained one."""
         weights = self.task(task).model.weights
-        return Path(weights) if weights else self.layout.model(task)
+        if weights is None:
+            return [self.layout.model(task)]
+        return [Path(path) for path in ([weights] if isinstance(weights, str) else weights)]
 
     # ---- fields
 
@@ -105,7 +113,8 @@ class Run:
                 wanted.setdefault((field, images.store), images)
         for task in self.trained_tasks():
             images = self.training_images(task)
-            wanted.setdefault((images.field, images.store), images)
+            if images:
+                wanted.setdefault((images.field, images.store), images)
         return list(wanted.values())
 
     def used_tasks(self) -> list[str]:

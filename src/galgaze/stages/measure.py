@@ -1,9 +1,9 @@
-"""Stage 5: bars, from SmoothGrad saliency of the barred class, by Dask over the shards."""
+"""Stage 5: bars, from SmoothGrad saliency of the score of a bar, by Dask over the shards."""
 
 import numpy as np
 import pyarrow as pa
 
-from galgaze.catalogue.columns import BARS, probability_column
+from galgaze.catalogue.columns import BARS
 from galgaze.config import BarSettings
 from galgaze.errors import ConfigError
 from galgaze.files import marker_holds, read_marker, restore_marker, write_marker
@@ -14,9 +14,9 @@ from galgaze.stages.context import Run
 from galgaze.stages.shards import check_store_shard, map_shards, part_holds, read_part, write_part
 from galgaze.tasks import TASKS
 
-MEASURE_VERSION = 1  # raise when the same saliency gives other numbers
+MEASURE_VERSION = 2  # raise when the same saliency gives other numbers
 STAGE = "measure"
-PART_SCHEMA = pa.schema([("source_id", pa.string())] + [(column.name, column.dtype) for column in BARS])
+PART_SCHEMA = pa.schema([("source_id", pa.string())] + [(column.name, column.dtype) for column in BARS[1:]])
 
 
 def measure(run: Run, field: str, task: str, workers: int = 1, dask: str = "local") -> str:
@@ -27,7 +27,7 @@ def measure(run: Run, field: str, task: str, workers: int = 1, dask: str = "loca
     predicted = read_marker(run.layout.stage_marker(field, task, prediction.STAGE))
     if predicted is None:
         raise ConfigError(f"The field {field} has not been predicted for {task} yet: `galgaze predict`.")
-    images, layout, model = run.images(field, task), run.layout, run.model(task).resolve()
+    images, layout, models = run.images(field, task), run.layout, prediction.resolved(run.models(task))
     inputs, todo = {}, {}
     for name, predict_inputs in predicted["inputs"].items():
         shard = int(name)
@@ -35,7 +35,7 @@ def measure(run: Run, field: str, task: str, workers: int = 1, dask: str = "loca
         inputs[name] = {"predict": predict_inputs, "bars": settings.model_dump(), "version": MEASURE_VERSION}
         if not part_holds(layout.part(field, task, STAGE, shard), inputs[name]):
             todo[shard] = (
-                str(layout.results.resolve()), field, task, images.store, shard, str(model), predict_inputs["model"],
+                str(layout.results.resolve()), field, task, images.store, shard, models, predict_inputs["model"],
                 settings, inputs[name],
             )  # fmt: skip
     marker = layout.stage_marker(field, task, STAGE)
@@ -48,19 +48,18 @@ def measure(run: Run, field: str, task: str, workers: int = 1, dask: str = "loca
 
 
 def measure_shard(
-    results: str, field: str, task: str, store: str, shard: int, model: str, model_sha256: str,
+    results: str, field: str, task: str, store: str, shard: int, models: tuple[str, ...], model_sha256: str,
     settings: BarSettings, inputs: dict,
 ) -> int:  # fmt: skip
     """Measure one shard and write its part; runs on a Dask worker. Gives the number of bars measured."""
     layout = Layout(results)
     predicted = read_part(layout.part(field, task, prediction.STAGE, shard))
-    barred = TASKS[task].barred_class
-    likely = predicted[predicted[probability_column(barred)] >= settings.probability_threshold]
+    likely = predicted[predicted["bar_probability"] >= settings.probability_threshold]
     rows = []
     if len(likely):
         images = read_shard(layout.store(field, store), shard)
         position = {name: row for row, name in enumerate(images.source_id)}
-        score = class_score(model, model_sha256, TASKS[task].classes.index(barred))
+        score = bar_score(prediction.load_on_worker(models, model_sha256))
         for source_id in likely["source_id"]:
             row = position[source_id]
             saliency = bar_saliency(score, images.image[row], source_id, settings)
@@ -69,9 +68,17 @@ def measure_shard(
     return len(rows)
 
 
-def class_score(model: str, model_sha256: str, index: int):
-    """The function of one class's logit, (B, C, H, W) to (B,)."""
-    network, _ = prediction.load_on_worker(model, model_sha256)
+def bar_score(model):
+    """The function (B, C, H, W) to (B,) whose gradient shows the bar.
+
+    The log-odds of a bar, where the network answers that question; else the logit of the barred class.
+    """
+    network, card = model.network, model.card
+    if card.questions:
+        from galgaze.models.questions import bar_logit
+
+        return lambda image: bar_logit(network.examine(image).answers)
+    index = card.classes.index(TASKS[card.task].barred_class)
     return lambda image: network(image)[:, index]
 
 

@@ -1,18 +1,23 @@
 """Stage 4: probabilities and attention statistics of every source, by Dask over the shards."""
 
 import functools
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from galgaze.catalogue.columns import (
     ATTENTION_STATISTICS,
+    CLASSIFICATION,
     attention_column,
     catalogue_columns,
     probability_column,
+    vote_column,
+    vote_columns,
 )
+from galgaze.config import UncertaintySettings
 from galgaze.errors import ConfigError
-from galgaze.files import marker_holds, restore_marker, sha256_file, write_marker
+from galgaze.files import marker_holds, restore_marker, sha256_file, sha256_json, write_marker
 from galgaze.images.store import ShardImages, read_shard
 from galgaze.layout import Layout
 from galgaze.models.model_file import check_fits_task, read_card
@@ -21,15 +26,17 @@ from galgaze.stages.plan import read_record
 from galgaze.stages.shards import check_store_shard, map_shards, part_holds, write_part
 from galgaze.tasks import TASKS
 
-PREDICT_VERSION = 1  # raise when the same images and model give other numbers
+PREDICT_VERSION = 2  # raise when the same images and model give other numbers
 STAGE = "predict"
 
 
 def predict(run: Run, field: str, task: str, workers: int = 1, dask: str = "local") -> str:
     """Predict a whole field; gives a line that says what was done."""
-    model = run.model(task)
-    check_fits_task(model, read_card(model), task, run.task(task).preparation)
-    model_sha256 = sha256_file(model)
+    models = run.models(task)
+    for path in models:
+        check_fits_task(path, read_card(path), task, run.task(task).preparation)
+    model_sha256 = models_sha256(models)
+    settings = run.task(task)
     images = run.images(field, task)
     record = read_record(run, field)
     if record is None:
@@ -37,11 +44,16 @@ def predict(run: Run, field: str, task: str, workers: int = 1, dask: str = "loca
     layout, inputs, todo = run.layout, {}, {}
     for shard in range(record["shards"]):
         hashes = check_store_shard(layout, field, images.store, shard)
-        inputs[shard] = {"store": hashes, "model": model_sha256, "version": PREDICT_VERSION}
+        inputs[shard] = {
+            "store": hashes,
+            "model": model_sha256,
+            "uncertainty": settings.uncertainty.model_dump(),
+            "version": PREDICT_VERSION,
+        }
         if not part_holds(layout.part(field, task, STAGE, shard), inputs[shard]):
             todo[shard] = (
-                str(layout.results.resolve()), field, task, images.store, shard, str(model.resolve()), model_sha256,
-                run.task(task).batch_size, inputs[shard],
+                str(layout.results.resolve()), field, task, images.store, shard, resolved(models), model_sha256,
+                settings.batch_size, settings.uncertainty, inputs[shard],
             )  # fmt: skip
     marker = layout.stage_marker(field, task, STAGE)
     restore_marker(marker)
@@ -56,18 +68,28 @@ def _marker_inputs(inputs: dict[int, dict]) -> dict:
     return {str(shard): value for shard, value in inputs.items()}
 
 
+def resolved(models: list[Path]) -> tuple[str, ...]:
+    """Model files as workers anywhere find them."""
+    return tuple(str(path.resolve()) for path in models)
+
+
+def models_sha256(models: list[Path]) -> str:
+    """The model file's SHA-256; of an ensemble, the hash of its members' hashes."""
+    hashes = [sha256_file(path) for path in models]
+    return hashes[0] if len(hashes) == 1 else sha256_json(hashes)
+
+
 @functools.lru_cache(maxsize=2)
-def load_on_worker(model: str, sha256: str):
-    """The network, once a worker; the hash is part of the key so that a changed file is read again."""
+def load_on_worker(models: tuple[str, ...], sha256: str):
+    """The model, once a worker; the hash is part of the key so that a changed file is read again."""
     import torch
 
-    from galgaze.models.model_file import load_network
+    from galgaze.models.loaded import load_model
     from galgaze.models.runtime import best_device, tune_allocator
 
     tune_allocator()
     torch.set_num_threads(1)  # the workers are the threads
-    network, card = load_network(model)
-    return network.to(best_device(), memory_format=torch.channels_last), card
+    return load_model([Path(path) for path in models]).to(best_device())
 
 
 def part_schema(task: str) -> pa.Schema:
@@ -77,29 +99,15 @@ def part_schema(task: str) -> pa.Schema:
 
 
 def _part_names(task: str) -> set[str]:
-    names = {
-        "source_id",
-        "status",
-        "status_reason",
-        "coverage_fraction",
-        "pixel_scale_arcsec",
-        "image_sha256",
-    }
-    names |= {
-        "class_label",
-        "class_probability",
-        "confidence",
-        "calibration",
-        "class_entropy",
-        "class_margin",
-    }
-    names |= {probability_column(name) for name in TASKS[task].classes} | {"model_sha256"}
+    names = {"source_id", "status", "status_reason", "coverage_fraction", "pixel_scale_arcsec", "image_sha256"}
+    names |= {column.name for column in CLASSIFICATION} | {column.name for column in vote_columns()}
+    names |= {probability_column(name) for name in TASKS[task].classes} | {"model_sha256", "bar_probability"}
     return names | {c.name for c in catalogue_columns(TASKS[task]) if c.name.startswith("attention_")}
 
 
 def predict_shard(
-    results: str, field: str, task: str, store: str, shard: int, model: str, model_sha256: str, batch_size: int,
-    inputs: dict,
+    results: str, field: str, task: str, store: str, shard: int, models: tuple[str, ...], model_sha256: str,
+    batch_size: int, uncertainty: UncertaintySettings, inputs: dict,
 ) -> int:  # fmt: skip
     """Predict one shard and write its part; runs on a Dask worker. Gives the number of sources predicted."""
     layout = Layout(results)
@@ -109,7 +117,8 @@ def predict_shard(
     valid = np.flatnonzero(rows.valid)
     for start in range(0, len(valid), batch_size):
         chosen = valid[start : start + batch_size]
-        for row, values in zip(chosen, _predict_batch(rows, chosen, model, model_sha256), strict=True):
+        model = load_on_worker(models, model_sha256)
+        for row, values in zip(chosen, _predict_batch(model, rows, chosen, task, uncertainty), strict=True):
             table[row] |= values | {"model_sha256": model_sha256}
     write_part(layout.part(field, task, STAGE, shard), list(table.values()), part_schema(task), inputs)
     return len(valid)
@@ -126,57 +135,130 @@ def _image_columns(rows: ShardImages, row: int) -> dict:
     }
 
 
-def _predict_batch(rows: ShardImages, chosen: np.ndarray, model: str, model_sha256: str) -> list[dict]:
+def _predict_batch(model, rows: ShardImages, chosen: np.ndarray, task: str, uncertainty) -> list[dict]:
     """Columns of some images, which the network sees together (each for itself)."""
     import torch
 
-    from galgaze.measures.predictions import entropy, margin
     from galgaze.models.runtime import best_device, to_network_input
 
-    network, card = load_on_worker(model, model_sha256)
     image = torch.from_numpy(rows.image[chosen]).to(best_device())  # (B, C, H, W)
+    image = to_network_input(image).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
-        logits, maps = network.forward_with_attention(
-            to_network_input(image).contiguous(memory_format=torch.channels_last)
+        examinations = model.examine(image)
+        values = _class_columns(model, examinations)
+        values |= _spread_columns(model, examinations, image, uncertainty)
+        values |= _novelty_columns(model, examinations, image)
+        values |= _vote_columns(model, examinations)
+    if TASKS[task].barred_class and "bar_probability" not in values:
+        values["bar_probability"] = values[probability_column(TASKS[task].barred_class)]
+    values |= _attention_columns(model.network, examinations, rows, chosen)
+    return [{name: _value(column[i]) for name, column in values.items()} for i in range(len(chosen))]
+
+
+def _class_columns(model, examinations) -> dict[str, np.ndarray]:
+    """Class and probabilities: the mean over the networks; confidences are each network's, by its own calibration."""
+    from galgaze.measures.predictions import entropy, margin
+
+    probability = np.mean([_softmax(said.logits) for said in examinations], axis=0)  # (B, K)
+    best = probability.argmax(axis=1)
+    calibrations = [member.card.calibration for member in model.members]
+    calibrated = all(calibrations)
+    columns = {
+        "class_label": np.array(model.card.classes, dtype=object)[best],
+        "class_probability": probability.max(axis=1),
+        "calibration": np.full(len(best), calibrations[0].method if calibrated else "uncalibrated", dtype=object),
+        "class_entropy": entropy(probability),
+        "class_margin": margin(probability),
+    }
+    if calibrated:
+        confident = np.mean(
+            [_softmax(said.logits, by.temperature) for said, by in zip(examinations, calibrations, strict=True)], axis=0
         )
-    logits = logits.double().cpu()
-    probability = torch.softmax(logits, dim=1).numpy()  # (B, K)
-    attention = [
-        _attention(a.cpu().numpy(), reduction, rows, chosen)
-        for a, reduction in zip(maps, network.attention_reductions, strict=True)
-    ]
-    calibration = card.calibration
-    confidence = [None] * len(chosen)
-    if calibration is not None:
-        confidence = torch.softmax(logits / calibration.temperature, dim=1).amax(dim=1).tolist()
-    class_entropy, class_margin = entropy(probability), margin(probability)
-    return [
-        {
-            "class_label": card.classes[probability[i].argmax()],
-            "class_probability": float(probability[i].max()),
-            "confidence": confidence[i],
-            "calibration": calibration.method if calibration else "uncalibrated",
-            "class_entropy": float(class_entropy[i]),
-            "class_margin": float(class_margin[i]),
-        }
-        | {probability_column(name): float(p) for name, p in zip(card.classes, probability[i], strict=True)}
-        | {
-            attention_column(name, gate + 1): _number(values[name][i])
-            for gate, values in enumerate(attention)
-            for name, *_ in ATTENTION_STATISTICS
-        }
-        for i in range(len(chosen))
-    ]
+        columns["confidence"] = confident[np.arange(len(best)), best]
+    return columns | {probability_column(name): probability[:, k] for k, name in enumerate(model.card.classes)}
 
 
-def _attention(maps: np.ndarray, reduction: int, rows: ShardImages, chosen: np.ndarray) -> dict[str, np.ndarray]:
+def _spread_columns(model, examinations, image, uncertainty: UncertaintySettings) -> dict[str, np.ndarray]:
+    """How far several networks, or one network thinned several times, disagree."""
+    from galgaze.measures.uncertainty import spread
+    from galgaze.models.dropout_passes import dropout_probabilities
+
+    probabilities = np.stack([_softmax(said.logits) for said in examinations])  # (M, B, K)
+    if uncertainty.dropout_passes:
+        passes = [
+            dropout_probabilities(member.network, image, uncertainty.dropout_passes, uncertainty.seed + number).numpy()
+            for number, member in enumerate(model.members)
+        ]
+        probabilities = np.concatenate(passes)
+    if len(probabilities) == 1:
+        return {}
+    found = spread(probabilities)
+    return {name: found[name] for name in ("probability_spread", "mutual_information")}
+
+
+def _novelty_columns(model, examinations, image) -> dict[str, np.ndarray]:
+    """The mean of what the networks find, where each knows what it was trained on."""
+    from galgaze.models.novelty import novelty, novelty_features
+
+    if not all("feature_mean" in member.extras for member in model.members):
+        return {}
+    found = [
+        novelty(novelty_features(said, image), member.extras).cpu().numpy()
+        for said, member in zip(examinations, model.members, strict=True)
+    ]
+    return {"novelty": np.mean(found, axis=0)}
+
+
+def _vote_columns(model, examinations) -> dict[str, np.ndarray]:
+    """Predicted vote fractions, and the probability that a bar is seen, where the network answers questions."""
+    import torch
+
+    from galgaze.models.questions import ANSWERS, answer_fractions, asked_probability, barred_probability
+
+    if not model.card.questions:
+        return {}
+    answers = torch.stack([said.answers for said in examinations]).double()  # (M, B, A)
+    fractions = torch.stack([answer_fractions(member) for member in answers]).mean(dim=0).cpu().numpy()
+    seen = torch.stack([asked_probability(member, "bar") * barred_probability(member) for member in answers])
+    columns = {vote_column(*names): fractions[:, k] for k, names in enumerate(ANSWERS)}
+    return columns | {"bar_probability": seen.mean(dim=0).cpu().numpy()}
+
+
+def _attention_columns(network, examinations, rows: ShardImages, chosen: np.ndarray) -> dict[str, np.ndarray]:
+    """Statistics of every gate's map; of an ensemble, of the mean map."""
+    import torch
+
+    columns = {}
+    for gate, reduction in enumerate(network.attention_reductions):
+        a = torch.stack([said.maps[gate] for said in examinations]).mean(dim=0)
+        values = _attention(a, reduction, network, rows, chosen)
+        columns |= {attention_column(name, gate + 1): value for name, value in values.items()}
+    return columns
+
+
+def _attention(a, reduction: int, network, rows: ShardImages, chosen: np.ndarray) -> dict[str, np.ndarray]:
     """Statistics of one gate's maps (B, h, w), of which a pixel is ``reduction`` pixels of the image."""
     from galgaze.measures.attention import attention_statistics
+    from galgaze.models.attention import from_zero
 
+    maps = from_zero(a, network.normalisation).double().cpu().numpy()
     jacobian = rows.jacobian_arcsec[chosen].astype(float) * reduction
-    centre = (rows.centre_px[chosen].astype(float) + 0.5) / reduction - 0.5  # the same point on the coarser grid
-    statistics = attention_statistics(maps.astype(float), jacobian, centre)
+    padding = network.padding_px(rows.image.shape[-1])
+    # the same point on the coarser grid, which may begin outside of the image
+    centre = (rows.centre_px[chosen].astype(float) + padding + 0.5) / reduction - 0.5
+    statistics = attention_statistics(maps, jacobian, centre)
     return {name: np.asarray(getattr(statistics, name)) for name, *_ in ATTENTION_STATISTICS}
+
+
+def _softmax(logits, temperature: float = 1.0) -> np.ndarray:
+    import torch
+
+    return torch.softmax(logits.double() / temperature, dim=1).cpu().numpy()
+
+
+def _value(value):
+    """Numbers as floats, NaN as null; text as it is."""
+    return value if isinstance(value, str) else _number(value)
 
 
 def _number(value) -> float | None:

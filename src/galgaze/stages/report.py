@@ -8,7 +8,7 @@ from galgaze import __version__
 from galgaze.catalogue.writer import read_provenance
 from galgaze.config import FieldSettings
 from galgaze.errors import ConfigError
-from galgaze.files import sha256_file, write_bytes
+from galgaze.files import write_bytes
 from galgaze.images.store import ShardImages, read_shard
 from galgaze.stages.context import Images, Run, read_sources
 from galgaze.stages.plan import read_record
@@ -54,7 +54,7 @@ def _results(run: Run, field: str, task: str):
     if not path.exists():
         raise ConfigError(f"The catalogue of {field} {task} has not been written yet: `galgaze write`.")
     catalogue = _read_catalogue(path)
-    model, network = _load_model(run, field, task, catalogue)
+    model, loaded = _load_model(run, field, task, catalogue)
     wanted, with_bars = examples_wanted(catalogue, TASKS[task])
     truth = pd.read_parquet(layout.truth(field)) if layout.truth(field).exists() else None
     curve = layout.training_curve(task)
@@ -67,7 +67,7 @@ def _results(run: Run, field: str, task: str):
         model=model,
         truth=truth,
         curve=pd.read_csv(curve) if model.trained_here and curve.exists() else None,
-        examples=_examples(run, images, network, wanted, with_bars),
+        examples=_examples(run, images, loaded, wanted, with_bars),
         sheet=_sheet(run, images, catalogue, truth),
     )
 
@@ -88,26 +88,29 @@ def _load_model(run: Run, field: str, task: str, catalogue: pd.DataFrame):
         If it is not the model that the catalogue was made with: its attention would be another's.
     """
     from galgaze.report.page import ModelFacts
-    from galgaze.stages.predict import load_on_worker
+    from galgaze.stages.predict import load_on_worker, models_sha256, resolved
 
-    path = run.model(task)
-    sha256 = sha256_file(path) if path.exists() else ""
+    paths = run.models(task)
+    named = ", ".join(map(str, paths))
+    there = all(path.exists() for path in paths)
+    sha256 = models_sha256(paths) if there else ""
     used = set(catalogue["model_sha256"].dropna())
     if used - {sha256}:
         raise ConfigError(
-            f"{path}: {'this is not the model' if sha256 else 'missing; it is the model'} that the catalogue of "
+            f"{named}: {'this is not the model' if there else 'missing; it is the model'} that the catalogue of "
             f"{field} {task} was made with (sha256 {min(used)}). Run snakemake, or predict, measure and write again."
         )
-    network, card = load_on_worker(str(path.resolve()), sha256)
-    parameters = sum(parameter.numel() for parameter in network.parameters())
+    model = load_on_worker(resolved(paths), sha256)
+    parameters = sum(parameter.numel() for parameter in model.network.parameters())
     trained_here = run.task(task).model.train is not None
-    return ModelFacts(str(path), sha256, card.model_dump(), parameters, trained_here), network
+    known = trained_here or all("training_position_deg" in member.extras for member in model.members)
+    return ModelFacts(named, sha256, model.card.model_dump(), parameters, trained_here, known), model
 
 
 # -------------------------------------------------------------------------------------- examples
 
 
-def _examples(run: Run, images: Images, network, wanted: list[str], with_bars: list[str]) -> dict:
+def _examples(run: Run, images: Images, model, wanted: list[str], with_bars: list[str]) -> dict:
     """`Example`s by source id, each with its attention maps and, for bars, with its saliency."""
     from galgaze.report.figures import Example
 
@@ -117,11 +120,12 @@ def _examples(run: Run, images: Images, network, wanted: list[str], with_bars: l
         examples[source_id] = Example(
             source_id=source_id,
             image=row["image"],
-            attention=_attention(network, row["image"]),
-            reductions=tuple(network.attention_reductions),
+            attention=_attention(model.network, row["image"]),
+            reductions=tuple(model.network.attention_reductions),
+            padding_px=model.network.padding_px(row["image"].shape[-1]),
             centre_px=row["centre_px"].astype(float),
             jacobian_arcsec=row["jacobian_arcsec"].astype(float),
-            saliency=_saliency(run, images.task, network, row["image"], source_id) if source_id in with_bars else None,
+            saliency=_saliency(run, images.task, model, row["image"], source_id) if source_id in with_bars else None,
         )
     return examples
 
@@ -143,26 +147,25 @@ def _sheet(run: Run, images: Images, catalogue: pd.DataFrame, truth: pd.DataFram
 
 
 def _attention(network, image: np.ndarray) -> tuple[np.ndarray, ...]:
-    """A map (h, w) a gate of one stored image (C, H, W), computed as in the stage predict."""
+    """A map (h, w) a gate of one stored image (C, H, W), computed as in the stage predict; its maximum is 1."""
     import torch
 
+    from galgaze.models.attention import from_zero
     from galgaze.models.runtime import best_device, to_network_input
 
     batch = to_network_input(torch.from_numpy(image)[None].to(best_device()))
     with torch.inference_mode():
         _, maps = network.forward_with_attention(batch.contiguous(memory_format=torch.channels_last))
-    return tuple(gate[0].float().cpu().numpy() for gate in maps)
+    seen = [from_zero(gate, network.normalisation)[0].float().cpu().numpy() for gate in maps]
+    return tuple(a / max(a.max(), 1e-12) for a in seen)
 
 
-def _saliency(run: Run, task: str, network, image: np.ndarray, source_id: str) -> np.ndarray | None:
+def _saliency(run: Run, task: str, model, image: np.ndarray, source_id: str) -> np.ndarray | None:
     """The map that the stage measure saw: its noise is the source's own. None where no bars are measured."""
-    from galgaze.stages.measure import bar_saliency
+    from galgaze.stages.measure import bar_saliency, bar_score
 
     settings = run.task(task).bars
-    if settings is None:
-        return None
-    index = TASKS[task].classes.index(TASKS[task].barred_class)
-    return bar_saliency(lambda batch: network(batch)[:, index], image, source_id, settings)
+    return None if settings is None else bar_saliency(bar_score(model), image, source_id, settings)
 
 
 def _read_rows(run: Run, images: Images, wanted: list[str]) -> dict[str, dict]:

@@ -1,141 +1,274 @@
-"""Stage 3: train a task's model on a labelled field; resumes where it was stopped."""
+"""Stage 3: train a task's model on a labelled field or a published set; resumes where it was stopped."""
 
 import io
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from galgaze.config import PreparationSettings, TrainSettings
 from galgaze.errors import ConfigError
 from galgaze.files import marker_holds, restore_marker, sha256_json, write_bytes, write_marker
 from galgaze.images.preparation import channels, preparation_identity
-from galgaze.images.store import read_shard
-from galgaze.stages.context import Run, read_sources
+from galgaze.stages.context import Run
 from galgaze.stages.fetch import say
-from galgaze.stages.plan import read_record
-from galgaze.stages.shards import check_store_shard
-from galgaze.tasks import TASKS
+from galgaze.stages.training_data import (
+    NO_CLASS,
+    TrainingData,
+    answers_questions,
+    check_training,
+    initial_weights_identity,
+    known_sources,
+    read_training_data,
+    split,
+    tells_classes,
+)
+from galgaze.tasks import QUESTIONS, TASKS
 
-TRAINING_VERSION = 1
-FEWEST_A_CLASS = 2
+TRAINING_VERSION = 2
 
 
 def train(run: Run, task: str) -> str:
-    """Train the model of a task; gives a line that says what was done."""
+    """Train the model of a task; gives a line that says what was done.
+
+    Raises
+    ------
+    ConfigError
+        If there is nothing to train on, or it does not fit; before anything is learnt. If the training diverges.
+    """
+    check_training(run, task)
     settings, layout = run.train_settings(task), run.layout
-    images = run.training_images(task)
-    frame, pixels, hashes = _labelled_images(run, task)
-    preparation = preparation_identity(run.task(task).preparation)
-    inputs = {
-        "version": TRAINING_VERSION,
-        "settings": settings.model_dump(),
-        "preparation": preparation,
-        "images": sha256_json(hashes),
-        "labels": sha256_json(frame[["source_id", "label", "ra_deg", "dec_deg"]].values.tolist()),
-    }
+    data = read_training_data(run, task)
+    inputs = _inputs(run, task, data)
     marker = layout.model(task).with_suffix(".json")
     restore_marker(marker)
     if marker_holds(marker, inputs):
         return f"{task}: already trained"
 
-    import torch
+    from galgaze.models.model_file import save_model
 
-    from galgaze.models.model_file import ModelCard, architecture_of, save_model, software_versions
-    from galgaze.models.registry import build_network
-    from galgaze.models.runtime import best_device, tune_allocator
-    from galgaze.models.training import split_by_position, train_network
+    def fit(network, training, validation) -> list:
+        return _fit(run, task, network, training, validation, inputs)
 
-    classes = list(TASKS[task].classes)
-    frame["validation"] = split_by_position(
-        frame["source_id"].to_numpy(),
-        frame["ra_deg"],
-        frame["dec_deg"],
-        settings.validation_fraction,
-        settings.seed,
-    )
-    _check_split(frame, task, images.field)
-    tune_allocator()
-    torch.set_num_threads(settings.torch_threads)
-    torch.manual_seed(settings.seed)
-    card = ModelCard(
-        task=task,
-        architecture=architecture_of(settings.network),
-        classes=classes,
-        channels=channels(run.task(task).preparation),
-        preparation=preparation,
-        training_data=_describe_data(frame, images, inputs),
-        seed=settings.seed,
-        software=software_versions(),
-    )
-    network = build_network(card)
-    training, validation = _to_tensors(frame, pixels, classes)
-    state = _resume(layout.checkpoint(task), inputs)
-    if state:
-        say(f"train {task}: going on after epoch {len(state['curve'])}")
-
-    def on_epoch(record, resumable) -> None:
-        say(
-            f"train {task}: epoch {record.epoch} of {settings.epochs}: loss {record.training_loss:.3f}, validation "
-            f"{record.validation_loss:.3f}, accuracy {record.training_accuracy:.3f}, validation "
-            f"{record.validation_accuracy:.3f}"
-        )
-        buffer = io.BytesIO()
-        torch.save({"inputs": sha256_json(inputs), **resumable()}, buffer)
-        write_bytes(layout.checkpoint(task), buffer.getvalue())
-
-    curve = train_network(network, training, validation, settings, best_device(), on_epoch, state)
-    metrics = _metrics(network, validation, classes, curve)
-    save_model(layout.model(task), network, card.model_copy(update={"metrics": metrics}))
-    write_bytes(layout.training_curve(task), pd.DataFrame(curve).to_csv(index=False).encode())
-    _write_sources(run, task, frame)
+    trained = train_model(task, run.task(task).preparation, data, settings, inputs, fit)
+    save_model(layout.model(task), trained.network, trained.card, trained.extras)
+    write_bytes(layout.training_curve(task), curve_table(trained.curve).to_csv(index=False).encode())
+    _write_sources(run, task, data.frame)
     layout.checkpoint(task).unlink(missing_ok=True)
     written = [layout.model(task), layout.training_curve(task), layout.training_sources(task)]
     write_marker(marker, inputs, written)
-    return f"{task}: trained {len(curve)} epochs, validation accuracy {metrics['validation']['accuracy']:.3f}"
+    return f"{task}: trained {len(trained.curve)} epochs, {_result(trained.card.metrics)}"
 
 
-def _labelled_images(run: Run, task: str) -> tuple[pd.DataFrame, np.ndarray, list[dict]]:
-    """The field's usable, labelled sources, their images (N, C, H, W) uint8, and the store's hashes."""
-    images, layout = run.training_images(task), run.layout
-    record = read_record(run, images.field)
-    if record is None:
-        raise ConfigError(f"The field {images.field} has no plan yet: `galgaze plan`.")
-    frames, pixels, hashes = [], [], []
-    for shard in range(record["shards"]):
-        hashes.append(check_store_shard(layout, images.field, images.store, shard))
-        rows = read_shard(layout.store(images.field, images.store), shard, ("image", "valid", "source_id"))
-        plan = read_sources(layout, images.field, shard)
-        labelled = plan["label"].isin(TASKS[task].classes) & plan["requested"]
-        usable = rows.valid[plan["position"]] & labelled.to_numpy()
-        frames.append(plan[usable])
-        pixels.append(rows.image[plan["position"][usable]])
-    if not sum(map(len, frames)):
-        raise ConfigError(
-            f"tasks.{task}.model.train.field: none of the usable sources of {images.field} has a label of this task. "
-            f"Name the label column (fields.{images.field}.table.columns.label) and map its values to the classes "
-            f"({', '.join(TASKS[task].classes)}) under fields.{images.field}.labels."
-        )
-    return pd.concat(frames, ignore_index=True), np.concatenate(pixels), hashes
+@dataclass(frozen=True)
+class TrainedModel:
+    """What a training gives: the network, its card and `galgaze.models.model_file.load_extras`, and the curve."""
+
+    network: Any
+    card: Any
+    extras: dict
+    curve: list
 
 
-def _check_split(frame: pd.DataFrame, task: str, field: str) -> None:
-    counts = frame[~frame["validation"]]["label"].value_counts()
-    few = [name for name in TASKS[task].classes if counts.get(name, 0) < FEWEST_A_CLASS]
-    if few or not frame["validation"].any():
-        what = f"the classes {', '.join(few)} have fewer than {FEWEST_A_CLASS} sources" if few else "none are left"
-        raise ConfigError(
-            f"tasks.{task}.model.train: the field {field} is too small: after setting aside those to validate "
-            f"on, {what}. Label more sources."
-        )
+def train_model(
+    task: str,
+    preparation: PreparationSettings,
+    data: TrainingData,
+    settings: TrainSettings,
+    inputs: dict,
+    fit: Callable[[Any, Any, Any], list],
+) -> TrainedModel:
+    """Split, train, calibrate and describe.
+
+    Parameters
+    ----------
+    task : str
+        What to learn.
+    preparation : PreparationSettings
+        Of the images.
+    data : TrainingData
+        Images and labels; gives its images away, and its table gets the column ``validation``.
+    settings : TrainSettings
+        How to train.
+    inputs : dict
+        What the training was made from, for the card (``initial_weights`` and a hash of all).
+    fit : callable
+        Trains a network in place on two sides of labelled images, and gives the curve
+        (`galgaze.models.training.train_network`).
+
+    Raises
+    ------
+    ConfigError
+        If data, network and initial weights do not fit, before anything is learnt; if the training diverges.
+    """
+    from galgaze.models.combined import TurnedViews
+    from galgaze.models.runtime import best_device
+
+    data.frame["validation"] = split(data, settings, task)
+    card = _first_card(task, preparation, data, settings, inputs)
+    network = _first_network(card, settings)
+    training, validation = _sides(data, settings)
+    _try_network(network, training, settings)
+    curve = fit(network, training, validation)
+    views = TurnedViews(network, settings.test_time_turns).to(best_device())  # as it will predict
+    metrics, calibration = _assess(views, validation, card.classes, curve, best_device())
+    card = card.model_copy(update={"metrics": metrics, "calibration": calibration})
+    return TrainedModel(network, card, _extras(data, views, training, validation, settings), curve)
 
 
-def _to_tensors(frame: pd.DataFrame, pixels: np.ndarray, classes: list[str]):
+def _result(metrics: dict) -> str:
+    if "validation" in metrics:
+        return f"validation accuracy {metrics['validation']['accuracy']:.3f}"
+    return f"question loss on validation sources {metrics['validation_question_loss']:.3f}"
+
+
+def _inputs(run: Run, task: str, data: TrainingData) -> dict:
+    settings = run.train_settings(task)
+    return {
+        "version": TRAINING_VERSION,
+        "settings": settings.model_dump(),
+        "preparation": preparation_identity(run.task(task).preparation),
+        "initial_weights": initial_weights_identity(settings),
+        **data.identity,
+    }
+
+
+# --------------------------------------------------------------------------------------- before the training
+
+
+def _first_card(task: str, preparation, data: TrainingData, settings: TrainSettings, inputs: dict):
+    from galgaze.models.model_file import ModelCard, architecture_of, software_versions
+
+    return ModelCard(
+        task=task,
+        architecture=architecture_of(settings.network),
+        classes=list(TASKS[task].classes),
+        channels=channels(preparation),
+        preparation=preparation_identity(preparation),
+        questions=[question.name for question in QUESTIONS] if answers_questions(settings) else [],
+        test_time_turns=settings.test_time_turns,
+        training_data=_describe_data(data, list(TASKS[task].classes), inputs),
+        seed=settings.seed,
+        software=software_versions(),
+    )
+
+
+def _describe_data(data: TrainingData, classes: list[str], inputs: dict) -> dict:
+    frame = data.frame
+    counts = frame["label"].value_counts()
+    by_class = {name: int(counts[index]) for index, name in enumerate(classes) if index in counts}
+    return {
+        **data.description,
+        "training": int((~frame["validation"]).sum()),
+        "validation": int(frame["validation"].sum()),
+        "by_class": by_class | ({"unlabelled": int(counts[NO_CLASS])} if NO_CLASS in counts else {}),
+        **({"initial_weights_sha256": inputs["initial_weights"]} if inputs["initial_weights"] else {}),
+        "inputs_sha256": sha256_json(inputs),
+    }
+
+
+def _first_network(card, settings: TrainSettings):
+    """The network as the training begins: from the seed, or from the initial weights."""
+    import torch
+
+    from galgaze.models.registry import build_network
+    from galgaze.models.runtime import tune_allocator
+
+    tune_allocator()
+    torch.set_num_threads(settings.torch_threads)
+    if torch.cuda.is_available():  # there, sums come in no fixed order unless asked for
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.manual_seed(settings.seed)
+    network = build_network(card)
+    if settings.initial_weights:
+        _load_weights(network, settings.initial_weights)
+    return network
+
+
+def _load_weights(network, path: str) -> None:
+    """Into the bare network: `load_network` would give it with its views."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from galgaze.models.model_file import EXTRA
+
+    try:
+        tensors = load_file(path)
+        network.load_state_dict({name: tensor for name, tensor in tensors.items() if not name.startswith(EXTRA)})
+    except (SafetensorError, RuntimeError) as error:
+        detail = " ".join(str(error).split())[:300]
+        raise ConfigError(f"{path}: these weights do not fit the network to train: {detail}") from error
+
+
+def _sides(data: TrainingData, settings: TrainSettings) -> list:
+    """The images to learn from and those to validate on; `data` gives them away, so that they are not held twice."""
     import torch
 
     from galgaze.models.training import LabelledImages
 
-    label = torch.tensor([classes.index(name) for name in frame["label"]])
-    sides = [np.flatnonzero(~frame["validation"]), np.flatnonzero(frame["validation"])]
-    return [LabelledImages(torch.from_numpy(pixels[side]), label[side]) for side in sides]
+    label = torch.from_numpy(data.frame["label"].to_numpy(np.int64, copy=True))
+    if not tells_classes(settings):
+        label[:] = NO_CLASS
+    votes = None if data.votes is None else torch.tensor(data.votes, dtype=torch.float32)
+    image, data.image = data.image, None
+    return [
+        LabelledImages(torch.from_numpy(image[side]), label[side], None if votes is None else votes[side])
+        for side in (np.flatnonzero(~data.frame["validation"]), np.flatnonzero(data.frame["validation"]))
+    ]
+
+
+def _try_network(network, training, settings: TrainSettings) -> None:
+    """Show the network one image of each size that it will see, so that what it cannot read is found now."""
+    import torch
+
+    from galgaze.models.augmentation import central_half
+    from galgaze.models.runtime import to_network_input
+
+    whole = training.image[:1]
+    network.eval()
+    for image in [whole, central_half(whole)] if settings.central_epochs else [whole]:
+        try:
+            with torch.inference_mode():
+                network.examine(to_network_input(image))
+        except (RuntimeError, ValueError) as error:
+            raise ConfigError(
+                f"The network {settings.network.architecture} cannot read images of {image.shape[-1]} px: "
+                f"{' '.join(str(error).split())[:200]}. Change size_px, central_epochs or the network."
+            ) from error
+
+
+# ---------------------------------------------------------------------------------------------- the training
+
+
+def _fit(run: Run, task: str, network, training, validation, inputs: dict) -> list:
+    """Train, with a checkpoint, a line and a row of the log an epoch; gives the training curve."""
+    import torch
+
+    from galgaze.models.runtime import best_device
+    from galgaze.models.training import train_network
+
+    settings, layout = run.train_settings(task), run.layout
+    state = _resume(layout.checkpoint(task), inputs)
+    done = len(state["curve"]) if state else 0
+    if done:
+        say(f"train {task}: going on after epoch {done}")
+    warned: set[str] = set()
+
+    def on_epoch(record, resumable) -> None:
+        buffer = io.BytesIO()
+        torch.save({"inputs": sha256_json(inputs), **resumable()}, buffer)
+        log_epoch(log, record)  # before the checkpoint: a step that is logged twice is hidden, a missing one is not
+        write_bytes(layout.checkpoint(task), buffer.getvalue())
+        say(f"train {task}: {_line(record, settings.epochs)}")
+        _warn(task, record, warned)
+
+    with _open_log(layout.training_log(task), done) as log:
+        return train_network(network, training, validation, settings, best_device(), on_epoch, state)
 
 
 def _resume(checkpoint, inputs: dict) -> dict | None:
@@ -151,36 +284,123 @@ def _resume(checkpoint, inputs: dict) -> dict | None:
     return state if state.pop("inputs", None) == sha256_json(inputs) else None
 
 
-def _metrics(network, validation, classes: list[str], curve) -> dict:
+def _line(record, epochs: int) -> str:
+    line = f"epoch {record.epoch} of {epochs}: loss {record.training_loss:.3f}, validation {record.validation_loss:.3f}"
+    if record.validation_accuracy is not None and record.training_accuracy is not None:
+        line += f", accuracy {record.training_accuracy:.3f}, validation {record.validation_accuracy:.3f}"
+    if record.validation_question_loss is not None:
+        line += f", questions {record.validation_question_loss:.3f}"
+    return line
+
+
+def _warn(task: str, record, warned: set[str]) -> None:
+    """Say what has become of the gates, each thing once; the centres of images are no measure of it."""
+    from galgaze.models.gate_record import collapse_warnings
+
+    for warning in [] if record.central else collapse_warnings(list(record.gates)):
+        if warning not in warned:
+            say(f"train {task}: WARNING: attention collapsed by epoch {record.epoch}: {warning}.")
+            warned.add(warning)
+
+
+def _open_log(folder, done: int):
+    """TensorBoard's log; a new training begins a new one, a resumed one hides steps that will come again."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    if not done:
+        shutil.rmtree(folder, ignore_errors=True)
+    return SummaryWriter(folder, purge_step=done + 1 if done else None)
+
+
+def log_epoch(log, record) -> None:
+    """One step of the log: losses, accuracies, learning rate, and the gates' statistics."""
+    values = {
+        "loss/training": record.training_loss,
+        "loss/validation": record.validation_loss,
+        "loss/validation_questions": record.validation_question_loss,
+        "accuracy/training": record.training_accuracy,
+        "accuracy/validation": record.validation_accuracy,
+        "learning_rate": record.learning_rate,
+    }
+    for number, gate in enumerate(record.gates, start=1):
+        values |= {f"gate_{number}/{name}": value for name, value in asdict(gate).items()}
+    for name, value in values.items():
+        if value is not None:
+            log.add_scalar(name, value, record.epoch)
+    log.flush()
+
+
+# ----------------------------------------------------------------------------------------- after the training
+
+
+def _assess(views, validation, classes: list[str], curve, device) -> tuple[dict, object]:
+    """Metrics for the card, and the calibration (None without classes), on the validation sources.
+
+    The temperature is fitted to the same sources that the calibrated error is given for: on others it will be larger.
+    """
+    from galgaze.models.gate_record import collapse_warnings
+
+    best = min((row for row in curve if not row.central), key=lambda row: row.validation_loss)
+    metrics: dict = {"epochs": len(curve), "best_epoch": best.epoch}
+    if best.validation_question_loss is not None:
+        metrics["validation_question_loss"] = best.validation_question_loss
+    gates = list(curve[-1].gates)
+    metrics |= {"gates": [asdict(gate) for gate in gates], "warnings": collapse_warnings(gates)}
+    label = validation.label.numpy()
+    known = label != NO_CLASS
+    if not known.any():
+        return metrics, None
+    scores, calibration = _score_classes(views, validation, known, classes, device)
+    share = np.bincount(label[known], minlength=len(classes)).max() / known.sum()
+    return metrics | {"validation": scores, "largest_class_share": float(share)}, calibration
+
+
+def _score_classes(views, validation, known: np.ndarray, classes: list[str], device):
+    """Scores on those that have a class, and the calibration."""
     import torch
 
-    from galgaze.measures.evaluation import evaluate_predictions
+    from galgaze.measures.calibration import fit_temperature, softmax
+    from galgaze.measures.evaluation import evaluate_predictions, expected_calibration_error
+    from galgaze.models.model_file import Calibration
     from galgaze.models.training import predict_logits
 
-    probability = torch.softmax(predict_logits(network.cpu(), validation.image).double(), dim=1).numpy()
-    label = validation.label.numpy()
-    share = np.bincount(label, minlength=len(classes)).max() / len(label)
-    return {
-        "epochs": len(curve),
-        "validation": evaluate_predictions(probability, label, classes),
-        "largest_class_share": float(share),
-    }
+    chosen = torch.from_numpy(known)
+    logits = predict_logits(views, validation.image[chosen], device=device).double().numpy()
+    label = validation.label[chosen].numpy()
+    temperature = float(fit_temperature(logits, label))
+    scores = evaluate_predictions(softmax(logits), label, classes)
+    scores["ece_calibrated"] = expected_calibration_error(softmax(logits, temperature), label)
+    return scores, Calibration(method="temperature", temperature=temperature)
 
 
-def _describe_data(frame: pd.DataFrame, images, inputs: dict) -> dict:
-    counts = frame.groupby("label")["validation"].agg(["size", "sum"])
-    return {
-        "field": images.field,
-        "survey": images.survey,
-        "training": int((~frame["validation"]).sum()),
-        "validation": int(frame["validation"].sum()),
-        "by_class": {name: int(row["size"]) for name, row in counts.iterrows()},
-        "inputs_sha256": sha256_json(inputs),
+def _extras(data: TrainingData, views, training, validation, settings: TrainSettings) -> dict:
+    """What else goes into the model file: the positions it knows, and what its features are like."""
+    import torch
+
+    from galgaze.models.novelty import fit_novelty
+
+    extras = {
+        name: torch.from_numpy(values)
+        for name, values in known_sources(data, data.frame["validation"].to_numpy(), settings).items()
     }
+    return extras | fit_novelty(views, training.image, training.label, validation.image)
+
+
+def curve_table(curve: list) -> pd.DataFrame:
+    """The training curve as a table, a column for each statistic of each gate."""
+    rows = []
+    for record in curve:
+        row = asdict(record)
+        for number, gate in enumerate(row.pop("gates"), start=1):
+            row |= {f"gate_{number}_{name}": value for name, value in gate.items()}
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def _write_sources(run: Run, task: str, frame: pd.DataFrame) -> None:
-    rows = frame[["source_id", "ra_deg", "dec_deg", "label"]].copy()
+    rows = frame[["source_id", "ra_deg", "dec_deg"]].copy()
+    names = dict(enumerate(TASKS[task].classes))
+    rows["label"] = pd.array([names.get(index) for index in frame["label"]], dtype="string")
     rows["role"] = np.where(frame["validation"], "validation", "training")
     buffer = io.BytesIO()
     rows.to_parquet(buffer, index=False)

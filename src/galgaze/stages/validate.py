@@ -2,6 +2,7 @@
 
 from galgaze.models.model_file import check_fits_task, read_card
 from galgaze.stages.context import Run
+from galgaze.stages.training_data import check_training
 
 
 def check_run(run: Run) -> None:
@@ -13,7 +14,9 @@ def check_run(run: Run) -> None:
         With what to do.
     """
     for task in run.used_tasks():
-        weights = run.task(task).model.weights
-        if weights:
-            check_fits_task(weights, read_card(weights), task, run.task(task).preparation)
+        if run.task(task).model.weights is not None:
+            for path in run.models(task):
+                check_fits_task(path, read_card(path), task, run.task(task).preparation)
+    for task in run.trained_tasks():
+        check_training(run, task)
     run.all_images()

@@ -11,7 +11,7 @@ from galgaze.catalogue.writer import healpix_29, to_arrow, write_catalogue
 from galgaze.errors import ConfigError
 from galgaze.fields.sky import chord, unit_vectors
 from galgaze.files import read_marker, sha256_json
-from galgaze.models.model_file import read_card
+from galgaze.models.model_file import TRAINING_ROLES, load_extras, read_card
 from galgaze.stages import measure, predict
 from galgaze.stages.context import Run, read_sources
 from galgaze.stages.shards import read_part
@@ -69,16 +69,30 @@ def _join(frame: pd.DataFrame, predicted: pd.DataFrame, field: str) -> pd.DataFr
 def _training_role(run: Run, task: str, frame: pd.DataFrame) -> np.ndarray:
     """What the model knew of each source, by position: a label seen under another id is still seen."""
     role = np.full(len(frame), None, dtype=object)
-    path = run.layout.training_sources(task)
-    if run.task(task).model.train is None or not path.exists():
-        return role
-    known = pd.read_parquet(path)
-    tree = cKDTree(unit_vectors(known["ra_deg"], known["dec_deg"]))
-    asked = unit_vectors(frame["ra_deg"], frame["dec_deg"])
-    distance, index = tree.query(asked, distance_upper_bound=chord(SAME_SOURCE_ARCSEC))
-    found = np.isfinite(distance)
-    role[found] = known["role"].to_numpy()[index[found]]
+    position_deg, known = _known_sources(run, task)
+    if len(known) and len(frame):
+        asked = unit_vectors(frame["ra_deg"], frame["dec_deg"])
+        for name in reversed(TRAINING_ROLES):  # training last: it outweighs
+            tree = cKDTree(unit_vectors(*position_deg[known == name].T))
+            distance, _ = tree.query(asked, distance_upper_bound=chord(SAME_SOURCE_ARCSEC))
+            role[np.isfinite(distance)] = name
     return role
+
+
+def _known_sources(run: Run, task: str) -> tuple[np.ndarray, np.ndarray]:
+    """Positions (N, 2) in degrees and roles (N,) of the sources that a task's models were trained on."""
+    position_deg, role = [np.empty((0, 2))], [np.empty(0, dtype=object)]
+    path = run.layout.training_sources(task)
+    if run.task(task).model.train is not None and path.exists():
+        table = pd.read_parquet(path).dropna(subset=["ra_deg", "dec_deg"])
+        position_deg.append(table[["ra_deg", "dec_deg"]].to_numpy())
+        role.append(table["role"].to_numpy(object))
+    # a model file knows what its initial weights saw, too; simulated sources stand in the table alone
+    for extras in map(load_extras, run.models(task)):
+        if "training_position_deg" in extras:
+            position_deg.append(extras["training_position_deg"].numpy())
+            role.append(np.array(TRAINING_ROLES, dtype=object)[extras["training_role"].numpy()])
+    return np.concatenate(position_deg), np.concatenate(role)
 
 
 def _provenance(run: Run, field: str, task: str, frame: pd.DataFrame) -> dict:
@@ -90,7 +104,7 @@ def _provenance(run: Run, field: str, task: str, frame: pd.DataFrame) -> dict:
         "survey": run.survey(settings.survey).identity(),
         "preparation": settings.preparation.model_dump(),
         "bars": settings.bars.model_dump() if settings.bars else None,
-        "model_card": read_card(run.model(task)).model_dump(),
+        "model_cards": [read_card(path).model_dump() for path in run.models(task)],
         "sources_sha256": sha256_json(sorted(frame["source_id"])),
         "rows": len(frame),
         "rows_by_status": {name: int(n) for name, n in frame["status"].value_counts().items()},

@@ -4,16 +4,16 @@
     python -m benchmarks.equivariance rotation MODEL.safetensors ... --data DIR/batches
     python -m benchmarks.equivariance train --data DIR/batches --epochs 40 --fold 1 [--groups C4 D4]
 
-``cost``: parameters, FLOP an image of 150 px, and images a second, at the default widths and at the paper's (Bowles et
-al. 2021b, arXiv:2111.04742). ``rotation``: how much trained models change their mind when real images are turned.
-``train``: trains the plain network and the equivariant ones alike, with widths that cost the same FLOP an image within
-20 %, on four fifths of MiraBest's training part, then says how soon each got how far, and what turning does to it.
-Nothing here reads MiraBest's test part. Tables are printed and written to results/benchmarks/.
+``cost``: parameters, FLOP an image of 150 px, and images a second, at each group's own default widths and at the
+paper's (Bowles et al. 2021b, arXiv:2111.04742). ``rotation``: how much trained models change their mind when real
+images are turned. ``train``: trains the plain network and the equivariant ones alike, with widths that cost the same
+FLOP an image within 20 %, on all but one of the five folds of `benchmarks.mirabest` (MiraBest's training part, by
+position), then says how soon each got how far, and what turning does to it. Nothing here reads MiraBest's test part.
+Tables are printed and written to results/benchmarks/.
 """
 
 import argparse
 import functools
-import hashlib
 import math
 import time
 from dataclasses import asdict, dataclass
@@ -24,9 +24,10 @@ import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from galgaze.config import AgcnnSettings, EquivariantSettings, MirabestDataset, RadioPreparation, TrainSettings
+from benchmarks.mirabest import FOLDS, folds_of, read
+from galgaze.config import AgcnnSettings, EquivariantSettings, MirabestDataset, TrainSettings
 from galgaze.errors import ConfigError
-from galgaze.images.datasets import LabelledSet, read_labelled_set
+from galgaze.images.datasets import LabelledSet
 from galgaze.models.agcnn import AGCNN
 from galgaze.models.combined import rotate
 from galgaze.models.equivariant import EquivariantAGCNN, ExportedAGCNN, export, export_architecture, inside_disc
@@ -43,7 +44,6 @@ SIZE_PX = 150
 PLAIN = AgcnnSettings()  # with the paper's 64 gate channels: 238 MFLOP
 PAPER_WIDTHS = (6, 16, 32, 64)
 ANGLES_DEG = (90.0, 45.0, 22.5)  # 90: what an exact symmetry leaves, and the others are to be seen against
-FOLDS = 5
 FLOP_TOLERANCE = 0.2
 FINAL_SHARE = 0.1  # of the epochs: the final accuracy is their mean
 GOAL = 0.9  # of the final accuracy
@@ -94,19 +94,23 @@ def cost(groups: list[str], seconds: float) -> None:
     """Print parameters, FLOP and speed of the plain network and of each group."""
     plain = create_network(architecture_of(PLAIN), 1, 2)
     rows = [_cost_row("plain", "default", PLAIN.widths, _parameters(plain), plain, flop(AGCNN(1, 2)), seconds)]
-    default = EquivariantSettings(architecture="equivariant_agcnn")
-    paper = default.model_copy(update={"widths": list(PAPER_WIDTHS), "gate_channels": 64})
-    for label, settings in (("default", default), ("paper", paper)):
+    for label, more in (("default", {}), ("paper", {"widths": list(PAPER_WIDTHS), "gate_channels": 64})):
         for group in groups:
-            chosen = settings.model_dump(exclude={"architecture"}) | {"group": group}
+            chosen = group_settings(group, **more)
             network = EquivariantAGCNN(1, 2, **chosen)
             parameters, built = _parameters(network), export(network)
             del network
-            rows.append(_cost_row(group, label, settings.widths, parameters, built, equivariant_flop(chosen), seconds))
+            rows.append(_cost_row(group, label, chosen["widths"], parameters, built, equivariant_flop(chosen), seconds))
     table = pd.DataFrame(rows)
     table["flop_ratio"] = table["mflop"] / table["mflop"][0]
     table["speed_ratio"] = table["images_per_s"] / table["images_per_s"][0]
     write(table, "cost")
+
+
+def group_settings(group: str, **more) -> dict:
+    """Settings of `EquivariantAGCNN` as configured for a group: widths left out are the group's own."""
+    settings = EquivariantSettings(architecture="equivariant_agcnn", group=group, **more)
+    return settings.model_dump(exclude={"architecture"})
 
 
 def _parameters(network: torch.nn.Module) -> int:
@@ -173,7 +177,7 @@ def _logits(network: AttentionNetwork, light: torch.Tensor) -> torch.Tensor:
 
 def rotation(models: list[Path], data: str, subset: str, limit: int | None) -> None:
     """Print the rotation table of trained model files."""
-    image = torch.from_numpy(_some(read(data, subset), limit).image)
+    image = torch.from_numpy(some_images(read(data), subset, limit).image)
     rows = []
     for model in models:
         network, card = load_network(model)
@@ -189,22 +193,6 @@ def rotation(models: list[Path], data: str, subset: str, limit: int | None) -> N
 # ------------------------------------------------------------------------------------------------- data
 
 
-def read(data: str, subset: str) -> LabelledSet:
-    """FRI and FRII of MiraBest's training part."""
-    settings = MirabestDataset(kind="mirabest", path=data, subset=subset)
-    return read_labelled_set(settings, RADIO_FR, RadioPreparation(size_px=SIZE_PX))
-
-
-def folds_of(data: LabelledSet) -> np.ndarray:
-    """(N,) number of each image's fold: in turn along its class, in the order of the file names' hashes."""
-    key = np.array([int(hashlib.sha256(f"0{name}".encode()).hexdigest()[:12], 16) for name in data.source_id])
-    fold = np.zeros(len(key), int)
-    for label in np.unique(data.label):
-        of_class = np.flatnonzero(data.label == label)
-        fold[of_class[np.argsort(key[of_class])]] = np.arange(len(of_class)) % FOLDS
-    return fold
-
-
 @dataclass
 class _Images:
     """Images (N, 1, H, W) uint8, class indices (N,) and folds (N,)."""
@@ -214,10 +202,12 @@ class _Images:
     fold: np.ndarray
 
 
-def _some(data: LabelledSet, limit: int | None) -> _Images:
-    """At most so many images, spread over the set."""
-    every = max(1, math.ceil(len(data.label) / limit)) if limit else 1
-    return _Images(data.image[::every], data.label[::every], folds_of(data)[::every])
+def some_images(data: LabelledSet, subset: str, limit: int | None) -> _Images:
+    """At most so many images of a subset, spread over it; folds are those of the whole set, whatever is left out."""
+    rows = np.flatnonzero(data.confident) if subset == "confident" else np.arange(len(data.label))
+    every = max(1, math.ceil(len(rows) / limit)) if limit else 1
+    chosen = rows[::every]
+    return _Images(data.image[chosen], data.label[chosen], folds_of(data)[chosen])
 
 
 # --------------------------------------------------------------------------------------------- training
@@ -300,7 +290,7 @@ def networks(words: argparse.Namespace) -> dict[str, tuple[dict, float]]:
 
 def train(words: argparse.Namespace) -> None:
     """Train them all alike on one fold, and print what became of them."""
-    data = _some(read(words.data, words.subset), words.limit)
+    data = some_images(read(words.data), words.subset, words.limit)
     held_out = data.fold == words.fold
     training, validation = (
         LabelledImages(torch.from_numpy(data.image[rows]), torch.from_numpy(data.label[rows]))
@@ -310,6 +300,7 @@ def train(words: argparse.Namespace) -> None:
     settings = TrainSettings(
         dataset=MirabestDataset(kind="mirabest", path=words.data, subset=words.subset),
         epochs=words.epochs,
+        central_epochs=words.central_epochs,
         patience_epochs=words.epochs,
         batch_size=words.batch_size,
         learning_rate=words.learning_rate,
@@ -400,6 +391,7 @@ def main() -> None:
         command.add_argument("--subset", choices=("all", "confident"), default="all")
         command.add_argument("--limit", type=int, help="at most so many images")
     learning.add_argument("--epochs", type=int, default=40)
+    learning.add_argument("--central-epochs", type=int, default=0, help="the first so many see the images' centres")
     learning.add_argument("--fold", type=int, choices=range(FOLDS), default=1, help="to validate on")
     learning.add_argument("--groups", nargs="+", choices=list(GROUPS), default=["C4", "D4"])
     learning.add_argument("--plain-widths", nargs=4, type=int, default=list(PAPER_WIDTHS))

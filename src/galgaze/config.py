@@ -436,7 +436,10 @@ class TrainSettings(Section):
     )
     epochs: int = Field(30, ge=1, description="passes over the training images, at most")
     central_epochs: int = Field(
-        0, ge=0, description="the first so many epochs see the central half of each side: four times as quick"
+        0, ge=0, description="the first so many epochs see only the central part of the images: quicker"
+    )
+    central_part: float = Field(
+        0.5, gt=0.2, le=1, description="of each side of the images, in these epochs; 0.5: four times as quick"
     )
     patience_epochs: int = Field(30, ge=1, description="stop after so many epochs without improvement")
     batch_size: int = Field(32, ge=2, description="images a step")

@@ -9,6 +9,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+NO_CLASS = -1  # the index of what has votes and no class
+
 
 @dataclass(frozen=True)
 class Task:

@@ -130,6 +130,10 @@ class TestMirabest:
         assert np.isnan(labelled.ra_deg).tolist() == [True, True, False, False, False]
         assert np.isnan(labelled.dec_deg).tolist() == [True, True, False, False, False]
 
+    def test_codes_as_bytes(self, tmp_path):
+        files = mirabest_files() | {"batches.meta": dumped({"label_names": [code.encode() for code in CODES]})}
+        assert mirabest(put(tmp_path / "b", files)).label.tolist() == [0, 0, 0, 0, 0, 1, 1, 1]
+
     def test_the_other_set(self, tmp_path):
         with pytest.raises(ConfigError, match=r"not MiraBest's three-digit codes.*that is kind frdeep"):
             mirabest(put(tmp_path / "b", frdeep_files()))
@@ -250,6 +254,37 @@ class TestFrdeep:
     def test_label_names_may_lack(self, tmp_path, names):
         files = frdeep_files() | {"batches.meta": dumped({} if names is None else {"label_names": names})}
         assert frdeep(put(tmp_path / "b", files)).label.tolist() == [0, 1] * 11
+
+    @pytest.mark.parametrize(
+        ("names", "wrong"),
+        [
+            (["FRII", "FRI"], "0 is FRII"),
+            (["fr2", "fr1"], "0 is FRII"),
+            ([b"FR II", b"FR I"], "0 is FRII"),
+            (["200", "100"], "0 is FRII"),
+            (["one", "FR-I"], "1 is FRI"),
+            (["FRII"], "0 is FRII"),
+            (["FRI", "FRI"], "1 is FRI"),
+        ],
+    )
+    def test_another_order_is_refused(self, tmp_path, names, wrong):
+        files = frdeep_files() | {"batches.meta": dumped({"label_names": names})}
+        with pytest.raises(ConfigError, match=rf"so that {wrong}; FR-DEEP's labels are 0 FRI and 1 FRII. Get the") as e:
+            frdeep(put(tmp_path / "b", files))
+        assert "b'" not in str(e.value)
+
+    @pytest.mark.parametrize(
+        "names", [["fri", "frii"], ["FR1", "FR2"], [b"FRI", b"FRII"], ["100", "200"], ["FR-I"], ["one", "two"]]
+    )
+    def test_the_same_order_in_other_words(self, tmp_path, names):
+        files = frdeep_files() | {"batches.meta": dumped({"label_names": names})}
+        assert frdeep(put(tmp_path / "b", files)).label.tolist() == [0, 1] * 11
+
+    def test_labels_and_images_must_be_as_many(self, tmp_path):
+        files = frdeep_files() | {"data_batch_3": dumped({"data": [picture(1)] * 2, "labels": [0]})}
+        with pytest.raises(ConfigError, match=r"data_batch_3: not a FR-DEEP batch \(`data` and `labels` that fit") as e:
+            frdeep(put(tmp_path / "b", files))
+        assert "1 labels for 2 images" in str(e.value.__cause__)
 
     def test_wrong_labels(self, tmp_path):
         files = frdeep_files() | {"data_batch_3": dumped({"data": [picture(1)] * 2, "labels": [0, 2]})}

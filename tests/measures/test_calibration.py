@@ -137,6 +137,17 @@ def test_the_calibration_error_is_that_of_the_evaluation():
     assert error_of(probability, label, bins=15) == pytest.approx(expected_calibration_error(probability, label))
 
 
+@pytest.mark.parametrize("equal_counts", [False, True])
+def test_few_predictions_show_an_error_though_their_confidences_are_true(equal_counts):
+    rng = np.random.default_rng(5)
+    confidence = rng.uniform(0.5, 1, 300)
+    drawn = [reliability(confidence, rng.random(300) < confidence, 10, equal_counts) for _ in range(200)]
+    assert np.mean([points.calibration_error for points in drawn]) == pytest.approx(drawn[0].chance_error, rel=0.05)
+    assert 0.03 < drawn[0].chance_error < 0.08
+    many = reliability(np.tile(confidence, 100), np.ones(30_000, bool), 10, equal_counts)
+    assert many.chance_error == pytest.approx(drawn[0].chance_error / 10)
+
+
 def test_intervals_cover_the_accuracy_and_widen_with_fewer_predictions():
     rng = np.random.default_rng(4)
     points = reliability(rng.random(400), rng.random(400) < 0.5, 4)
@@ -152,7 +163,7 @@ def test_no_predictions_and_wrong_ones():
     for equal_counts in (False, True):
         nothing = reliability(np.array([]), np.array([], bool), equal_counts=equal_counts)
         assert len(nothing.count) == 0
-        assert nothing.calibration_error is None
+        assert nothing.calibration_error is nothing.chance_error is None
     with pytest.raises(ValueError, match="must both have shape"):
         reliability(np.array([0.5]), np.array([True, False]))
     with pytest.raises(ValueError, match=r"within 0..1; drop sources without a prediction"):

@@ -142,6 +142,35 @@ def test_compatibility_and_estimate_by_hand(compatibility, normalisation):
     torch.testing.assert_close(vector, by_hand)
 
 
+@pytest.mark.parametrize("compatibility", CHOICES["compatibility"])
+def test_compatibility_is_not_rounded_under_autocast(compatibility):
+    """In bfloat16 scores near 300 are 2 apart; these differ by 0.01 or less, which a softmax tells."""
+    torch.manual_seed(0)
+    estimator = AttentionEstimator(2, 2, compatibility, "softmax")
+    local = torch.cat([torch.full((1, 1, 4, 4), 300.0), torch.zeros(1, 1, 4, 4)], dim=1)
+    local[0, 1] = torch.rand(4, 4) * 3  # the same numbers in bfloat16 or not: only the score is at stake
+    local, g = local.bfloat16().float(), torch.tensor([[1.0, 1.0]])
+    if compatibility == "pc":
+        estimator.u.weight.data = torch.ones(1, 2, 1, 1)
+    with torch.no_grad():
+        vector, a = estimator(local, g)
+        with torch.autocast("cpu", torch.bfloat16):
+            vector_mixed, a_mixed = estimator(local, g)
+    assert a.max() > 2 * a.min()
+    torch.testing.assert_close(a_mixed, a)
+    torch.testing.assert_close(vector_mixed, vector)
+    assert a_mixed.dtype == torch.float32
+
+
+def test_it_learns_under_autocast():
+    net = network(dropout=0.1).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = torch.nn.functional.cross_entropy(net(torch.rand(4, 3, 40, 40) * 2 - 1), torch.arange(4))
+    loss.backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in net.parameters())
+    assert min(float(estimator.u.weight.grad.abs().max()) for estimator in net.estimators) > 0
+
+
 def test_other_widths_are_projected_first():
     estimator = AttentionEstimator(2, 3, "dp", "softmax")
     estimator.project.weight.data = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]).reshape(3, 2, 1, 1)

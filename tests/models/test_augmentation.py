@@ -3,7 +3,7 @@ import torch
 from torch.nn import functional as F
 
 from galgaze.config import Augmentation
-from galgaze.models.augmentation import augment, central_half
+from galgaze.models.augmentation import augment, central_part
 
 DEFAULT = Augmentation()
 OFF = {"rotate": False, "flip": False, "zoom": 0.0, "shift_px": 0.0}
@@ -43,7 +43,7 @@ def test_with_everything_off_nothing_changes():
     image = torch.rand(5, 2, 17, 20)
     assert torch.equal(augment(image, chance(), off()), image)
     halved = augment(image[..., :16, :20], chance(), off(), 0.5)
-    torch.testing.assert_close(halved, central_half(image[..., :16, :20]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(halved, central_part(image[..., :16, :20], 0.5), atol=1e-5, rtol=0)
 
 
 def test_the_source_stays_in_the_middle_and_blank_sky_blank():
@@ -136,6 +136,6 @@ def test_same_seed_same_images():
     assert not torch.equal(augment(image, chance(9), settings), augment(image, chance(8), settings))
 
 
-def test_central_half():
+def test_central_part():
     image = torch.arange(64).reshape(1, 1, 8, 8)
-    assert central_half(image).tolist() == image[:, :, 2:6, 2:6].tolist()
+    assert central_part(image, 0.5).tolist() == image[:, :, 2:6, 2:6].tolist()

@@ -1,17 +1,22 @@
 import itertools
 import math
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
-from benchmarks.equivariance import equivariant_flop, matched_widths, progress, rotation_rows
+from benchmarks import equivariance as benchmark
+from benchmarks.equivariance import equivariant_flop, group_settings, matched_widths, progress, rotation_rows
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from galgaze.config import EquivariantSettings, RadioPreparation
+from galgaze.config import EQUIVARIANT_WIDTHS, EquivariantSettings, RadioPreparation
 from galgaze.errors import ConfigError
+from galgaze.images.datasets import LabelledSet
 from galgaze.images.preparation import preparation_identity
 from galgaze.models.agcnn import AGCNN
 from galgaze.models.combined import TurnedViews
+from galgaze.models.dropout_passes import thinned
 from galgaze.models.equivariant import EquivariantAGCNN, ExportedAGCNN, export, export_architecture, halve, inside_disc
 from galgaze.models.groups import GROUPS, FieldBatchNorm, GroupConvolution, pool_group, steerable_basis, turned_basis
 from galgaze.models.model_file import ModelCard, architecture_of, load_extras, load_network, read_card, save_model
@@ -340,7 +345,8 @@ def test_training_keeps_the_symmetry(name):
         F.cross_entropy(net(image), label).backward()
         optimiser.step()
     assert any(relative(value.detach(), weights[key]) > 0.01 for key, value in net.named_parameters())
-    net.dropout.p = 0.0
+    for dropout in net.dropout:
+        dropout.p = 0.0
     elements = range(8) if name.startswith("D") else range(4)
     assert_turns_with_the_image(net, image, elements, logits=1e-3, maps=1e-3)  # statistics of the batch
     assert_turns_with_the_image(net.eval(), image, elements)  # running statistics
@@ -354,6 +360,21 @@ def test_batch_statistics_do_not_know_how_the_images_were_turned():
         statistics.append({key: value for key, value in net.state_dict().items() if "running" in key})
     for key, value in statistics[0].items():
         torch.testing.assert_close(statistics[1][key], value, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("gates", range(1, 4))
+def test_gates_of_equal_width_are_thinned_by_masks_of_their_own(gates):
+    net = network(gates=gates, widths=(4, 4, 4, 4), dropout=0.5)
+    seen = dict.fromkeys(net.dropout, 0)
+    for module in net.dropout:
+        module.register_forward_hook(lambda module, _inputs, _output: seen.update({module: seen[module] + 1}))
+    with torch.no_grad():
+        net(images(32))
+        assert list(seen.values()) == [1] * gates  # each has a gate
+        with thinned(net, seed=1, number=0):
+            masks = [tuple(module(torch.ones(1, 200)).flatten().tolist()) for module in net.dropout]
+    assert len(set(masks)) == gates
+    assert export(net).dropout[-1].p == 0.5
 
 
 # --------------------------------------------------------------------------------- settings, cost, export
@@ -449,6 +470,43 @@ def test_a_model_file_is_exported_with_its_card_and_extras(tmp_path, turns):
 
 
 # -------------------------------------------------------------------------------------------- benchmark
+
+
+def test_costs_are_those_of_each_groups_own_widths(tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "OUT", tmp_path)
+    monkeypatch.setattr(benchmark, "PAPER_WIDTHS", (1, 2, 2, 3))  # the true ones take minutes
+    monkeypatch.setattr(benchmark, "images_per_second", lambda *_: 1.0)
+    benchmark.cost(["C4", "D8"], 0.0)
+    table = pd.read_csv(tmp_path / "equivariance_cost.csv")
+    assert table["network"].tolist() == ["plain", "C4", "D8", "C4", "D8"]
+    assert table["widths"][1:].tolist() == [
+        f"default {EQUIVARIANT_WIDTHS['C4']}", f"default {EQUIVARIANT_WIDTHS['D8']}", *["paper [1, 2, 2, 3]"] * 2,
+    ]  # fmt: skip
+    for row, group in ((1, "C4"), (2, "D8")):
+        net = EquivariantAGCNN(1, 2, group, EQUIVARIANT_WIDTHS[group])
+        assert table["parameters"][row] == sum(parameter.numel() for parameter in net.parameters())
+        assert table["flop_ratio"][row] < 10
+    assert [group_settings("D4", gate_channels=64)[name] for name in ("group", "gate_channels")] == ["D4", 64]
+
+
+def test_the_folds_are_those_of_the_whole_set():
+    random = np.random.default_rng(0)
+    count = 60
+    ids = np.array([f"s{number}" for number in range(count)])
+    ra, dec = random.uniform(0, 360, count), random.uniform(-60, 60, count)
+    ra[1], dec[1] = ra[0], dec[0] + 30 / 3600  # one piece of sky
+    image = np.arange(count, dtype=np.uint8)[:, None, None, None]
+    confident = random.random(count) < 0.5
+    data = LabelledSet(image, np.arange(count) % 2, ids, ra, dec, None, confident=confident)
+    everything = benchmark.some_images(data, "all", None)
+    assert set(everything.fold) == set(range(5))
+    assert everything.fold[0] == everything.fold[1]
+    part = benchmark.some_images(data, "confident", 10)
+    rows = part.image.ravel()
+    assert confident[rows].all()
+    assert 5 <= len(rows) <= 10
+    assert part.fold.tolist() == everything.fold[rows].tolist()
+    assert part.label.tolist() == (rows % 2).tolist()
 
 
 def test_how_soon_a_training_was_nearly_there():

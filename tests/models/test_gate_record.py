@@ -77,6 +77,23 @@ def test_blank_gates_are_told(maps):
     ]
 
 
+def dead_but_for_a_pixel(count: int = 8, elsewhere: bool = False) -> torch.Tensor:
+    """What range normalisation makes of a gate that is all but flat: 0.9 to 1, and 0 in one pixel."""
+    maps = (0.9 + 0.1 * torch.rand(1, 16, 16, generator=torch.Generator().manual_seed(1))).repeat(count, 1, 1)
+    maps.flatten(1)[range(count), torch.arange(count) * (7 if elsewhere else 0) + 3] = 0
+    return maps
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["same pixel", "another pixel each"])
+def test_a_flat_map_is_blank_though_one_pixel_is_dark(elsewhere):
+    record = gate_record([torch.rand(8, 16, 16), dead_but_for_a_pixel(elsewhere=elsewhere)])
+    assert record[1].blank_share == 0
+    assert record[1].area_share > 0.98
+    assert collapse_warnings(record) == [
+        "gate 2 has gone blank: for most images its map is flat or zero, so it tells nothing"
+    ]
+
+
 def test_a_gate_that_sees_the_centre_of_every_image_is_told():
     looks = disc(0.2, count=8) + 0.001 * torch.rand(8, 64, 64)
     (told,) = collapse_warnings(gate_record([looks]))
@@ -90,9 +107,12 @@ def test_a_gate_that_sees_the_centre_of_every_image_is_told():
         disc(0.9, count=8),  # wide
         torch.rand(8, 64, 64),
         disc(0.2, count=1),  # one image cannot tell
+        dead_but_for_a_pixel(1),
+        1 - 0.55 * disc(0.5, count=8),  # the same for all, but not everywhere
+        torch.cat([1 - disc(0.3, count=1).roll(12 * k, dims=2) for k in range(-2, 3)]),  # wide, and follows
         torch.cat([disc(0.3, count=8, wobble=0.2), torch.zeros(4, 64, 64)]),
     ],
-    ids=["sizes", "wide", "noise", "one", "some blank"],
+    ids=["sizes", "wide", "noise", "one", "one flat", "hole", "wide and follows", "some blank"],
 )
 def test_healthy_gates_are_not_warned_of(maps):
     assert collapse_warnings(gate_record([maps])) == []

@@ -15,6 +15,7 @@ from galgaze.models.model_file import (
     Calibration,
     ModelCard,
     check_fits_task,
+    load_extras,
     load_network,
     read_card,
     save_model,
@@ -119,10 +120,50 @@ def test_weights_that_do_not_fit_the_card_are_refused(tmp_path):
         load_network(path)
 
 
-def test_truncated_weights_are_refused(model):
+def test_truncated_weights_are_refused_by_the_card_alone(model):
     model.write_bytes(model.read_bytes()[:-100])
-    with pytest.raises(ConfigError, match="weights do not fit"):
-        load_network(model)
+    with pytest.raises(ConfigError, match="the weights are cut short or damaged"):
+        read_card(model)
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    network = build_network(card())
+    network.stages[0][0].weight.data[0] = torch.nan
+    save_model(tmp_path / "m.safetensors", network, card())
+    with pytest.raises(ConfigError, match=r"stages.0.0.weight holds NaN or infinity"):
+        load_network(tmp_path / "m.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"architecture": {"name": "agcnn", "normalisation": "foo"}}, "cannot be built: normalisation"),
+        ({"architecture": {"name": "agcnn", "aggregation": "foo"}}, "cannot be built: aggregation"),
+        ({"architecture": {"name": "agcnn", "widths": [6, 16, 32]}}, "cannot be built: widths"),
+        ({"architecture": {"name": "equivariant_agcnn", "group": "C5"}}, "cannot be built"),
+        ({"questions": ["bar"]}, r"questions are \['bar'\]; expected, in this order"),
+        ({"test_time_turns": 4}, None),
+    ],
+)
+def test_a_card_that_no_network_can_have_is_refused(tmp_path, changes, match):
+    path = with_card(tmp_path, card(**changes).model_dump_json())
+    if match is None:
+        read_card(path)
+        return
+    with pytest.raises(ConfigError, match=match):
+        read_card(path)
+
+
+def test_a_model_for_another_number_of_channels_is_refused():
+    with pytest.raises(ConfigError, match="reads images of 3 channels, those of radio_fr have 1"):
+        check_fits_task("m", card(channels=3), "radio_fr", PREPARATION)
+
+
+def test_extras_travel_with_the_weights_and_are_not_taken_for_them(tmp_path):
+    extras = {"training_position_deg": torch.tensor([[1.0, 2.0]], dtype=torch.float64)}
+    save_model(tmp_path / "m.safetensors", build_network(card()), card(), extras)
+    load_network(tmp_path / "m.safetensors")
+    assert load_extras(tmp_path / "m.safetensors")["training_position_deg"].tolist() == [[1.0, 2.0]]
 
 
 def test_unknown_architecture(tmp_path):

@@ -85,6 +85,27 @@ def test_nothing_is_near_nothing():
     assert not near(np.array([1.0]), np.array([1.0]), np.array([np.nan]), np.array([1.0])).any()
 
 
+def test_near_at_the_pole_across_zero_and_beside_what_is_unknown():
+    ra, dec = np.array([0.0, 180.0, 10.0, np.nan]), np.array([0.0, 89.9999, 0.0, 3.0])
+    others = np.array([[359.9999, 0.0], [0.0, 89.9999], [np.nan, 3.0]])
+    assert near(ra, dec, *others.T, 1.0).tolist() == [True, True, False, False]
+    assert near(ra, dec, *others.T, 0.3).tolist() == [False, False, False, False]
+    assert near(np.zeros(0), np.zeros(0), *others.T).tolist() == []
+
+
+def test_near_agrees_with_astropy():
+    from astropy import units
+    from astropy.coordinates import SkyCoord
+
+    rng = np.random.default_rng(3)
+    ra, dec = rng.uniform(0, 0.3, 200) + 359.9, rng.uniform(60, 60.2, 200)
+    others = rng.uniform(0, 0.3, 50) + 359.9, rng.uniform(60, 60.2, 50)
+    separation = SkyCoord(ra, dec, unit="deg").match_to_catalog_sky(SkyCoord(*others, unit="deg"))[1]
+    expected = separation < 60 * units.arcsec
+    assert 20 < expected.sum() < 180
+    np.testing.assert_array_equal(near(ra, dec, *others), expected)
+
+
 # ---- the split
 
 

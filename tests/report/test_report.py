@@ -15,6 +15,7 @@ from galgaze.config import check_config
 from galgaze.errors import ConfigError
 from galgaze.files import sha256_file
 from galgaze.images.store import ShardImages, ensure_store, write_shard
+from galgaze.measures.evaluation import expected_calibration_error
 from galgaze.report import figures, numbers
 from galgaze.report.figures import Bar, Example
 from galgaze.report.page import FieldFacts, ModelFacts, TaskResults, examples_wanted, render_page
@@ -214,17 +215,11 @@ def test_a_reliability_curve_has_points_of_equal_numbers_of_sources():
     right = pd.Series(rng.random(253) < 0.7)
     curve = numbers.reliability_curve(probability, right)
     assert set(curve.points.count) == {25, 26}
-    assert curve.error == pytest.approx(
-        numbers.expected_calibration_error(two_classes(probability), (~right).astype(int))
-    )
+    both = np.column_stack([probability, 1 - probability])
+    assert curve.error == pytest.approx(expected_calibration_error(both, (~right).to_numpy(int)))
     few = numbers.reliability_curve(probability[:9], right[:9])
     assert few.points.count.tolist() == [9]
     assert few.points.accuracy[0] == pytest.approx(right[:9].mean())
-
-
-def two_classes(probability: pd.Series) -> np.ndarray:
-    """Probabilities (N, 2) of which the first is the larger."""
-    return np.column_stack([probability, 1 - probability])
 
 
 def drawn_figure(monkeypatch, curves: dict) -> Figure:
@@ -244,8 +239,8 @@ class NoCanvas:
 
 def test_the_reliability_diagram_shows_both_curves_with_their_errors(monkeypatch):
     rng = np.random.default_rng(1)
-    probability = pd.Series(rng.uniform(0.5, 1, 400))
-    right = pd.Series(rng.random(400) < probability**3)
+    probability = pd.Series(rng.uniform(0.5, 1, 3000))
+    right = pd.Series(rng.random(3000) < probability**3)
     curves = {
         "raw": numbers.reliability_curve(probability, right),
         "mended": numbers.reliability_curve(probability**3, right),
@@ -318,7 +313,9 @@ def test_a_calibrated_model():
     text = text_of(page)
     assert f"ECE, 15 bins): {errors[0]:.3f} of the network&#39;s own probability; {errors[1]:.3f} of the" in text
     assert "on the same 4 held-out labelled sources" in text
-    assert "validation sources, of which 1 are among them" in text
+    spread = np.sqrt(2 / np.pi) * np.sqrt([0.81 * 0.19, 0.64 * 0.36, 0.36 * 0.64, 0.49 * 0.51]).sum() / 4
+    assert f"even true probabilities would show about {spread:.3f}." in text  # each in a bin of its own
+    assert "validation sources, here 1 of the 4." in text
     assert f"its calibration error is {errors[1]:.3f}, that of the network's own probability {errors[0]:.3f}" in text
 
 

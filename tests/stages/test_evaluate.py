@@ -18,7 +18,7 @@ from galgaze.models import training
 from galgaze.models.model_file import ModelCard, save_model
 from galgaze.models.registry import create_network
 from galgaze.stages import evaluate as stage
-from galgaze.stages.evaluate import describe, evaluate, near
+from galgaze.stages.evaluate import describe, evaluate
 from galgaze.tasks import TASKS
 
 CODES = ["100", "102", "104", "110", "112", "200", "201", "210", "300", "310"]
@@ -238,29 +238,3 @@ class TestRefusals:
         monkeypatch.setattr(stage, "read_card", lambda _: card)
         with pytest.raises(ConfigError, match="answers questions and tells no classes"):
             evaluate(model, f"mirabest:{mirabest}", "test", "all")
-
-
-class TestNear:
-    def test_across_zero_and_at_the_pole(self):
-        ra, dec = np.array([0.0, 180.0, 10.0]), np.array([0.0, 89.9999, 0.0])
-        others = np.array([[359.9999, 0.0], [0.0, 89.9999], [np.nan, 3.0]])
-        assert near(ra, dec, others, 1.0).tolist() == [True, True, False]
-        assert near(ra, dec, others, 0.3).tolist() == [False, False, False]
-
-    def test_against_astropy(self):
-        from astropy import units
-        from astropy.coordinates import SkyCoord
-
-        rng = np.random.default_rng(3)
-        ra, dec = rng.uniform(0, 0.3, 200) + 359.9, rng.uniform(60, 60.2, 200)
-        others = np.column_stack([rng.uniform(0, 0.3, 50) + 359.9, rng.uniform(60, 60.2, 50)])
-        separation = SkyCoord(ra, dec, unit="deg").match_to_catalog_sky(SkyCoord(*others.T, unit="deg"))[1]
-        expected = separation < 60 * units.arcsec
-        assert 20 < expected.sum() < 180
-        np.testing.assert_array_equal(near(ra, dec, others, 60.0), expected)
-
-    def test_unknown_positions(self):
-        nothing = np.array([np.nan, 1.0])
-        assert near(nothing, nothing, np.array([[1.0, 1.0]]), 1.0).tolist() == [False, True]
-        assert near(nothing, nothing, np.zeros((0, 2)), 1.0).tolist() == [False, False]
-        assert near(np.zeros(0), np.zeros(0), np.array([[1.0, 1.0]]), 1.0).tolist() == []

@@ -14,7 +14,7 @@ from galgaze.stages.validate import check_run
 
 try:
     RUN = Run(check_config(config))
-    check_run(RUN)
+    check_run(RUN, load=workflow.is_main_process)  # jobs read this file too, and need not build the networks
     SHARDS = {field: make_plan(RUN, field)["shards"] for field in RUN.config.fields}
 except GalgazeError as error:
     raise WorkflowError(str(error)) from None
@@ -105,6 +105,11 @@ def get_model(wildcards):
     if RUN.task(wildcards.task).model.train:
         return LAYOUT.model(wildcards.task).with_suffix(".json")
     return RUN.models(wildcards.task)
+
+
+def get_uncertainty_settings(wildcards):
+    """What decides how predictions are repeated; a change predicts again."""
+    return RUN.task(wildcards.task).uncertainty.model_dump()
 
 
 def get_dask_workers(wildcards, threads):

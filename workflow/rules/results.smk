@@ -19,6 +19,7 @@ rule predict:
         mem_mb=8000,
     params:
         config=CONFIG,
+        uncertainty=get_uncertainty_settings,
     shell:
         "galgaze predict --config {params.config} --field {wildcards.field} --task {wildcards.task}"
         " --workers {resources.dask_workers} --dask {resources.dask} 2>&1 | tee {log}"

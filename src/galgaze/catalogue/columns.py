@@ -53,7 +53,7 @@ IDENTITY = (
         pa.string(),
         "",
         "meta.code",
-        "What the model knew of this source (by position, within 1 arcsec): training or validation",
+        "What the model knew of this source (by position, within 60 arcsec): training or validation",
         "the source was no part of the training, or the model file does not tell",
     ),
 )

@@ -122,6 +122,8 @@ class Reliability:
         ``sqrt(p (1 - p) / n)``; 0 where all are right or all wrong, which says nothing: draw the interval.
     low, high : np.ndarray, shape (B,)
         Ends of the 68 % `wilson_interval` of the accuracy.
+    spread : np.ndarray, shape (B,)
+        Standard deviation of the accuracy by chance, if the confidences are true: ``sqrt(sum_i c_i (1 - c_i)) / n``.
     """
 
     count: np.ndarray
@@ -130,6 +132,7 @@ class Reliability:
     standard_error: np.ndarray
     low: np.ndarray
     high: np.ndarray
+    spread: np.ndarray
 
     @property
     def calibration_error(self) -> float | None:
@@ -137,6 +140,16 @@ class Reliability:
         if not len(self.count):
             return None
         return float(np.average(np.abs(self.accuracy - self.confidence), weights=self.count))
+
+    @property
+    def chance_error(self) -> float | None:
+        """About the calibration error that true confidences would show, by chance; None without predictions.
+
+        ``sqrt(2 / pi) sum_b n_b spread_b / N``, the mean absolute deviation of a Gaussian a bin.
+        """
+        if not len(self.count):
+            return None
+        return float(np.sqrt(2 / np.pi) * np.average(self.spread, weights=self.count))
 
 
 def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = 10, equal_counts: bool = False) -> Reliability:
@@ -180,14 +193,13 @@ def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = 10, equ
     if equal_counts and len(confidence):
         edges = np.quantile(confidence, edges, method="inverted_cdf")
     index = np.searchsorted(edges, confidence, side="left")
-    count, right, total = (
-        np.bincount(index, weights, minlength=bins) for weights in (None, correct.astype(float), confidence)
-    )
-    held = count > 0
-    count, right, total = count[held], right[held], total[held]
+    variance = np.clip(confidence * (1 - confidence), 0, None)
+    sums = [np.bincount(index, values, bins) for values in (np.ones(len(index)), correct, confidence, variance)]
+    count, right, total, variance = (values[sums[0] > 0] for values in sums)
     accuracy = right / count
     error = np.sqrt(accuracy * (1 - accuracy) / count)
-    return Reliability(count, total / count, accuracy, error, *wilson_interval(right, count))
+    ends = wilson_interval(right, count)
+    return Reliability(count.astype(np.int64), total / count, accuracy, error, *ends, np.sqrt(variance) / count)
 
 
 def wilson_interval(successes: np.ndarray, trials: np.ndarray, z: float = 1.0) -> tuple[np.ndarray, np.ndarray]:

@@ -58,10 +58,12 @@ class AttentionEstimator(nn.Module):
     def forward(self, local: torch.Tensor, g: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Local (B, L, h, w) and global (B, G) features to a vector (B, G), and the map (B, h, w)."""
         local = self.project(local)  # (B, G, h, w)
-        # Half precision rounds a dot product in the hundreds by more than a softmax forgives.
+        # Half precision rounds a dot product in the hundreds by more than a softmax forgives; autocast would take the
+        # convolution by u back to it.
         local = local.to(torch.promote_types(local.dtype, torch.float32))
         everywhere = g[:, :, None, None]
-        c = self.u(local + everywhere) if self.u is not None else (local * everywhere).sum(dim=1, keepdim=True)
+        with torch.autocast(local.device.type, enabled=False):
+            c = self.u(local + everywhere) if self.u is not None else (local * everywhere).sum(dim=1, keepdim=True)
         a = self.normalise(c)  # (B, 1, h, w)
         return gather(a, local, "mean"), a[:, 0]
 

@@ -70,8 +70,8 @@ def _resample(image: torch.Tensor, transformation: torch.Tensor, size: tuple[int
     return F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-def central_half(image: torch.Tensor) -> torch.Tensor:
-    """The central half of each side: (N, C, H, W) -> (N, C, H / 2, W / 2)."""
-    height, width = (round(side / 2) for side in image.shape[2:])
+def central_part(image: torch.Tensor, part: float) -> torch.Tensor:
+    """The central part of each side: (N, C, H, W) -> (N, C, part H, part W)."""
+    height, width = (round(side * part) for side in image.shape[2:])
     top, left = (image.shape[2] - height) // 2, (image.shape[3] - width) // 2
     return image[:, :, top : top + height, left : left + width]

@@ -126,7 +126,7 @@ class BarNetwork(AttentionNetwork):
         self.attention = nn.ModuleList(
             AttentionGate(width, widths[3], gate_channels, "mean", normalisation, F.silu) for width in local
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(dropout)  # one: all features pass it together, once
         features = sum(local) + widths[3]
         self.classifier = nn.Linear(features, classes) if class_head else None
         self.answerer = nn.Linear(features, len(ANSWERS))

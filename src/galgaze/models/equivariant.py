@@ -83,7 +83,8 @@ class _SymmetricAGCNN(AttentionNetwork):
         self.attention = nn.ModuleList(
             AttentionGate(width, widths[3], gate_channels, gate_pooling, normalisation) for width in local
         )
-        self.dropout = nn.Dropout(dropout)
+        # one a gate: MC dropout thins each module once a pass
+        self.dropout = nn.ModuleList(nn.Dropout(dropout) for _ in range(max(gates, 1)))
         if gates:
             self.aggregation = Aggregation(aggregation, local, classes)
         else:
@@ -104,7 +105,7 @@ class _SymmetricAGCNN(AttentionNetwork):
         g = pool_group(self.stages[3](x), self.order)  # (B, width, H / 8, W / 8)
         if not self.attention:
             flat = g.mean(dim=(2, 3))
-            return Examination(self.classifier(self.dropout(flat)), [], flat)
+            return Examination(self.classifier(self.dropout[0](flat)), [], flat)
         gathered, maps = zip(
             *(
                 gate(pool_group(local, self.order), g)
@@ -112,7 +113,7 @@ class _SymmetricAGCNN(AttentionNetwork):
             ),
             strict=True,
         )
-        logits = self.aggregation([self.dropout(vector) for vector in gathered])
+        logits = self.aggregation([drop(vector) for drop, vector in zip(self.dropout, gathered, strict=True)])
         return Examination(logits, list(maps), torch.cat(gathered, dim=1))
 
     def _light(self, image: torch.Tensor) -> torch.Tensor:

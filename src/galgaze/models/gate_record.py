@@ -13,6 +13,11 @@ import torch
 FLAT_CONTRAST = 0.01
 NO_ATTENTION = 1e-6
 MOST = 0.5  # of the images
+# Range normalisation gives even a dead gate contrast: one pixel at 0, and the others at 0.9 to 1. So a map that covers
+# nearly all of the image and is the same for all images counts as blank too. It covers 1 / (1 + (scatter / mean)^2):
+# 0.95 is a scatter of less than a quarter of the mean. Above 0.98, a seventh, any maps' cosine is as high: then nothing
+# is told by what little they follow.
+WHOLE_IMAGE = 0.95
 # An even disc around the centre has a mean distance of 2/3 of its radius: 0.25 is one over a ninth of the image.
 # Compact sources alone give that too, but then the maps follow their sizes and shapes: the scatter between images is
 # tenths of the distance, and the maps differ (our optical network's deepest gate: distance 0.17, scatter 0.05, cosine
@@ -107,10 +112,11 @@ def _similarity(p: torch.Tensor) -> float | None:
 def collapse_warnings(record: list[GateStatistics]) -> list[str]:
     """What is wrong with the gates, a sentence a collapsed one; the same gate gives the same words at every epoch.
 
-    Blank: the map is flat (contrast under 1 %), zero or not finite for more than half of the images. Centre only: the
-    mean distance from the centre is under a quarter of half the side *and* the maps of different images are the same
-    (scatter of the distance under 5 % of it, mean cosine above 0.98). Maps of less than 6 x 6 pixels have no such
-    centre: their four middle pixels are too far out.
+    Blank: the map is flat (contrast under 1 %), zero or not finite for more than half of the images; or it covers more
+    than 95 % of the image and is the same for all images (mean cosine above 0.98). Centre only: the mean distance from
+    the centre is under a quarter of half the side *and* the maps of different images are the same (scatter of the
+    distance under 5 % of it, mean cosine above 0.98). Maps of less than 6 x 6 pixels have no such centre: their four
+    middle pixels are too far out.
 
     Parameters
     ----------
@@ -126,13 +132,13 @@ def collapse_warnings(record: list[GateStatistics]) -> list[str]:
 
 
 def _fault(gate: GateStatistics) -> str | None:
-    if gate.blank_share > MOST:
+    same = gate.similarity is not None and gate.similarity > SAME_MAPS
+    if gate.blank_share > MOST or (same and gate.area_share > WHOLE_IMAGE):
         return "has gone blank: for most images its map is flat or zero, so it tells nothing"
     if (
-        gate.similarity is not None
+        same
         and gate.centre_distance < CENTRAL_DISTANCE
         and gate.distance_scatter < SAME_DISTANCE * gate.centre_distance
-        and gate.similarity > SAME_MAPS
     ):
         return "looks only at the centre: its map is the same small patch there for every image, whatever they show"
     return None

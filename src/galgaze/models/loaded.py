@@ -54,8 +54,8 @@ def load_model(paths: list[Path]) -> LoadedModel:
     members = tuple(Member(*load_network(path), load_extras(path)) for path in paths)
     first = members[0]
     for path, member in zip(paths[1:], members[1:], strict=True):
-        for name in ("task", "classes", "channels", "preparation", "questions"):
-            ours, theirs = getattr(first.card, name), getattr(member.card, name)
+        for name in ("task", "classes", "channels", "preparation", "questions", "class_head"):
+            ours, theirs = _compared(first.card, name), _compared(member.card, name)
             if ours != theirs:
                 raise ConfigError(f"{path}: its {name} ({theirs}) is not that of {paths[0]} ({ours}): no ensemble.")
         if first.network.attention_reductions != member.network.attention_reductions:
@@ -65,6 +65,17 @@ def load_model(paths: list[Path]) -> LoadedModel:
     from galgaze.models.combined import Ensemble
 
     try:
-        return LoadedModel(members, Ensemble([member.network for member in members]))
+        ensemble = Ensemble([member.network for member in members])
+        if "size_px" in first.card.preparation:  # maps of other sizes are found now, not at the first image
+            ensemble.padding_px(first.card.preparation["size_px"])
     except ValueError as error:
-        raise ConfigError(f"{', '.join(map(str, paths))}: {error}. They make no ensemble.") from error
+        raise ConfigError(f"{', '.join(map(str, paths))}: {error} They make no ensemble.") from error
+    return LoadedModel(members, ensemble)
+
+
+def _compared(card: ModelCard, name: str):
+    """What members must have in common. `min_coverage` they need not: it decides what is predicted, not how."""
+    if name == "class_head":  # of a network without one all classes are alike
+        return card.architecture.get(name, True)
+    value = getattr(card, name)
+    return {key: one for key, one in value.items() if key != "min_coverage"} if name == "preparation" else value

@@ -5,20 +5,22 @@ Nothing in it is executed when it is read. The card stands in the file's metadat
 
 import importlib.metadata
 import json
+import os
 import struct
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from galgaze.config import NetworkSettings, PreparationSettings
 from galgaze.errors import ConfigError
 from galgaze.files import atomic_path
-from galgaze.tasks import TASKS
+from galgaze.tasks import QUESTIONS, TASKS
 
 CARD_KEY = "galgaze_card"
 EXTRA = "@"  # what tensors that are no weights are named with
 TRAINING_ROLES = ("training", "validation")  # by number in a model file
+CONFIGURED_ARCHITECTURES = ("agcnn", "equivariant_agcnn", "attention_vgg", "bar_network")
 MAX_HEADER_BYTES = 10_000_000
 
 
@@ -68,7 +70,7 @@ class ModelCard(BaseModel):
     preparation: dict
     calibration: Calibration | None = None
     questions: list[str] = []
-    test_time_turns: int = 1
+    test_time_turns: Literal[1, 4, 8, 16, 32] = 1
     training_data: dict = {}
     metrics: dict = {}
     seed: int | None = None
@@ -114,9 +116,41 @@ def load_extras(path: str | Path) -> dict:
     sources that the model was trained or validated on, and ``training_role`` (N,) uint8, 0 training, 1 validation;
     ``feature_mean`` (K, D) and ``feature_precision`` (D, D), ``feature_distance`` (Q,): `galgaze.models.novelty`.
     """
+    return {name.removeprefix(EXTRA): tensor for name, tensor in _read_tensors(path).items() if name.startswith(EXTRA)}
+
+
+def knows_its_sources(card: ModelCard) -> bool:
+    """Whether a model file tells the positions of all real sources that the model was trained on."""
+    return card.training_data.get("positions_unknown") == 0
+
+
+def _read_tensors(path: str | Path) -> dict:
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    return {name.removeprefix(EXTRA): tensor for name, tensor in load_file(path).items() if name.startswith(EXTRA)}
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ConfigError(f"{path}: the weights cannot be read: {' '.join(str(error).split())[:300]}") from error
+
+
+def load_weights(network, path: str | Path) -> None:
+    """Put a model file's weights into a bare network of its architecture.
+
+    Raises
+    ------
+    ConfigError
+        If they do not fit it, or are not all finite.
+    """
+    tensors = {name: tensor for name, tensor in _read_tensors(path).items() if not name.startswith(EXTRA)}
+    broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    if broken:
+        raise ConfigError(f"{path}: {broken[0]} holds NaN or infinity; the training that made these weights failed.")
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        detail = " ".join(str(error).split())[:300]
+        raise ConfigError(f"{path}: the weights do not fit the model's card: {detail}") from error
 
 
 def read_card(path: str | Path) -> ModelCard:
@@ -135,16 +169,21 @@ def read_card(path: str | Path) -> ModelCard:
             if length > MAX_HEADER_BYTES:
                 raise ValueError("the header is absurdly long")
             header = json.loads(content.read(length))
-        text = header["__metadata__"][CARD_KEY]
+            text = header.pop("__metadata__")[CARD_KEY]
+            whole = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+            size = content.seek(0, os.SEEK_END)
     except OSError as error:
         raise ConfigError(f"{path}: cannot read the model file ({error.strerror}). {advice}") from error
     except (ValueError, struct.error, KeyError, TypeError) as error:
         raise ConfigError(f"{path}: this is not a galgaze model file (safetensors with a card). {advice}") from error
+    if size != whole:
+        raise ConfigError(f"{path}: the weights are cut short or damaged ({size} bytes, expected {whole}). {advice}")
     try:
         card = ModelCard.model_validate_json(text)
     except ValidationError as error:
         raise ConfigError(f"{path}: the model's card cannot be read: {error.errors()[0]['msg']}. {advice}") from error
     _check_classes(path, card)
+    _check_architecture(path, card)
     return card
 
 
@@ -158,15 +197,36 @@ def _check_classes(path: Path, card: ModelCard) -> None:
         )
 
 
+def _check_architecture(path: Path, card: ModelCard) -> None:
+    """Refuse settings that no network has; an exported network's are its own."""
+    known = [question.name for question in QUESTIONS]
+    if card.questions not in ([], known):
+        raise ConfigError(f"{path}: the model's questions are {card.questions}; expected, in this order, {known}.")
+    settings = dict(card.architecture)
+    name = settings.pop("name", None)
+    if name not in CONFIGURED_ARCHITECTURES:
+        return  # the registry says what it makes of it
+    try:
+        TypeAdapter(NetworkSettings).validate_python(settings | {"architecture": name})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"][1:])
+        raise ConfigError(f"{path}: the card's architecture cannot be built: {where}: {problem['msg']}.") from error
+
+
 def check_fits_task(path: str | Path, card: ModelCard, task: str, preparation: PreparationSettings) -> None:
     """Refuse a model that was made for another task, or for other images.
 
     `min_coverage` may differ: it decides which images are predicted, not how they look.
     """
-    from galgaze.images.preparation import preparation_identity
+    from galgaze.images.preparation import channels, preparation_identity
 
     if card.task != task:
         raise ConfigError(f"{path}: the model is for {card.task}, the configuration wants {task}.")
+    if card.channels != channels(preparation):
+        raise ConfigError(
+            f"{path}: the model reads images of {card.channels} channels, those of {task} have {channels(preparation)}."
+        )
     ours = {key: value for key, value in preparation_identity(preparation).items() if key != "min_coverage"}
     theirs = {key: value for key, value in card.preparation.items() if key != "min_coverage"}
     differing = sorted(key for key in ours | theirs if ours.get(key) != theirs.get(key))
@@ -186,19 +246,15 @@ def load_network(path: str | Path):
     ConfigError
         If card or weights cannot be used.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     from galgaze.models.registry import build_network
 
     card = read_card(path)
     try:
         network = build_network(card)
-        tensors = load_file(path)
-        network.load_state_dict({name: tensor for name, tensor in tensors.items() if not name.startswith(EXTRA)})
-    except (SafetensorError, RuntimeError, TypeError, ValueError) as error:
+    except (RuntimeError, TypeError, ValueError, KeyError, IndexError) as error:
         detail = " ".join(str(error).split())[:300]
-        raise ConfigError(f"{path}: the weights do not fit the model's card: {detail}") from error
+        raise ConfigError(f"{path}: the card's architecture cannot be built: {detail}") from error
+    load_weights(network, path)
     if card.test_time_turns > 1:
         from galgaze.models.combined import TurnedViews
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from galgaze.config import TrainSettings
 from galgaze.errors import ConfigError
 from galgaze.models.attention import from_zero
-from galgaze.models.augmentation import augment, central_half
+from galgaze.models.augmentation import augment, central_part
 from galgaze.models.gate_record import GateStatistics, gate_record
 from galgaze.models.runtime import to_network_input
 
@@ -235,10 +235,14 @@ def _generator(seed: int, epoch: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
+def _part(settings: TrainSettings, epoch: int) -> float:
+    """How much of each side of the images an epoch sees."""
+    return settings.central_part if epoch <= settings.central_epochs else 1.0
+
+
 def _augmented(image: torch.Tensor, settings: TrainSettings, epoch: int, generator, device) -> torch.Tensor:
     """Network input (B, C, H, W) in -1..1 from stored images; their centres in the first epochs."""
-    part = 0.5 if epoch <= settings.central_epochs else 1.0
-    image = augment(image.to(device).float() / 255, generator, settings.augmentation, part)
+    image = augment(image.to(device).float() / 255, generator, settings.augmentation, _part(settings, epoch))
     return ((image - 0.5) / 0.5).contiguous(memory_format=torch.channels_last)
 
 
@@ -349,7 +353,7 @@ def train_network(
                 learning_rate=schedule.get_last_lr()[0],
                 training_loss=training_loss,
                 training_accuracy=training_accuracy,
-                **_validate(network, validation, epoch <= central, loss_of, device),
+                **_validate(network, validation, _part(settings, epoch), loss_of, device),
             )
             if record.validation_loss < min((row.validation_loss for row in curve[central:]), default=math.inf):
                 best = copy.deepcopy(network.state_dict())
@@ -411,9 +415,9 @@ def _train_epoch(
     return losses / seen, hits / labelled if labelled else None
 
 
-def _validate(network, data: LabelledImages, central: bool, loss_of: Loss, device) -> dict:
+def _validate(network, data: LabelledImages, part: float, loss_of: Loss, device) -> dict:
     """The validation's part of an `EpochRecord`."""
-    image = central_half(data.image) if central else data.image
+    image = central_part(data.image, part)
     logits, answers, maps = _examine(network, image, device)
     of_classes, of_questions = loss_of.classes(logits, data.label), loss_of.questions(answers, data.votes)
     return {

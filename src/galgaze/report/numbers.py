@@ -179,13 +179,14 @@ class ReliabilityCurve:
         (N,) given to the predicted class.
     points : Reliability
         Up to 10, each of about the same number of sources: bins of equal width would mostly be empty.
-    error : float or None
-        Expected calibration error, in 15 bins of equal width.
+    error, chance_error : float
+        Expected calibration error in 15 bins of equal width, and about what it would be if the probabilities were true.
     """
 
     probability: np.ndarray
     points: Reliability
-    error: float | None
+    error: float
+    chance_error: float
 
 
 def reliability_curve(probability: pd.Series, right: pd.Series) -> ReliabilityCurve:
@@ -193,7 +194,8 @@ def reliability_curve(probability: pd.Series, right: pd.Series) -> ReliabilityCu
     given, correct = probability.to_numpy(float), right.to_numpy(bool)
     bins = int(np.clip(len(given) // FEWEST_A_BIN, 1, RELIABILITY_BINS))
     points = calibration.reliability(given, correct, bins, equal_counts=True)
-    return ReliabilityCurve(given, points, calibration.reliability(given, correct, ERROR_BINS).calibration_error)
+    errors = calibration.reliability(given, correct, ERROR_BINS)
+    return ReliabilityCurve(given, points, errors.calibration_error, errors.chance_error)
 
 
 def _index(names: pd.Series, task: Task) -> np.ndarray:

@@ -142,6 +142,7 @@ def describe_task(result: TaskResults) -> dict:
         "preparation": result.provenance["preparation"],
         "model": result.model,
         "architecture": {k: v for k, v in result.model.card["architecture"].items() if k != "name"},
+        "training_data": _plain_facts(result.model.card["training_data"]),
         "rows": len(result.catalogue),
         "predicted": len(predicted),
         "statuses": numbers.status_counts(result.catalogue),
@@ -160,6 +161,11 @@ def describe_task(result: TaskResults) -> dict:
         "bars": _bars(result),
         "columns": catalogue_columns(result.task),
     }
+
+
+def _plain_facts(values: dict) -> dict:
+    """Those of a card that can be read in a line: no tables within the table, no hashes."""
+    return {k: v for k, v in values.items() if not isinstance(v, dict | list) and not k.endswith("sha256")}
 
 
 def _class_figure(result: TaskResults, predicted: int) -> Picture | None:
@@ -186,6 +192,7 @@ def _accuracy(result: TaskResults, held: numbers.HeldOut, quality: numbers.Quali
         "classes": numbers.class_quality(quality.matrix, result.task),
         "calibrated": len(curves) > 1,
         "errors": errors,
+        "chance_error": list(curves.values())[-1].chance_error,
         "confusion": Picture(
             figures.confusion(quality.matrix, result.task.classes),
             f"Confusion matrix of {quality.n} held-out labelled sources; {int(quality.matrix.trace())} are on the "

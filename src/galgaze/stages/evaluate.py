@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from galgaze.config import (
     FrdeepDataset,
@@ -13,9 +12,9 @@ from galgaze.config import (
     RadioGalaxyDataset,
 )
 from galgaze.errors import ConfigError
-from galgaze.fields.sky import chord, unit_vectors
 from galgaze.images.datasets import LabelledSet, read_labelled_folder, read_labelled_set
 from galgaze.models.model_file import ModelCard, load_extras, load_network, read_card
+from galgaze.models.splits import GROUP_RADIUS_ARCSEC, near
 from galgaze.stages.fetch import say
 from galgaze.tasks import TASKS
 
@@ -26,7 +25,6 @@ SETS = {
     "galaxy10": Galaxy10Dataset,
 }
 KINDS = (*SETS, "directory")
-SAME_SOURCE_ARCSEC = 60.0  # catalogues give a radio source's host, its core or its middle
 
 
 def evaluate(
@@ -135,8 +133,9 @@ def _score(probability: np.ndarray, labelled: LabelledSet, card: ModelCard, extr
         return result
     positions = extras["training_position_deg"].numpy()
     role = extras["training_role"].numpy() if "training_role" in extras else np.zeros(len(positions), np.uint8)
-    trained = near(labelled.ra_deg, labelled.dec_deg, positions[role == 0], SAME_SOURCE_ARCSEC)
-    validated = near(labelled.ra_deg, labelled.dec_deg, positions[role != 0], SAME_SOURCE_ARCSEC) & ~trained
+    # as far apart as in a split: catalogues give a radio source's host, its core or its middle
+    trained = near(labelled.ra_deg, labelled.dec_deg, *positions[role == 0].T)
+    validated = near(labelled.ra_deg, labelled.dec_deg, *positions[role != 0].T) & ~trained
     unknown = ~np.isfinite(labelled.ra_deg)
     unseen = ~(trained | validated | unknown)
     return result | {
@@ -146,32 +145,6 @@ def _score(probability: np.ndarray, labelled: LabelledSet, card: ModelCard, extr
         "n_unseen": int(unseen.sum()),
         "accuracy_unseen": accuracy(probability[unseen], labelled.label[unseen]),
     }
-
-
-def near(ra_deg: np.ndarray, dec_deg: np.ndarray, positions_deg: np.ndarray, radius_arcsec: float) -> np.ndarray:
-    """Which sources lie within a radius of any of the positions.
-
-    Parameters
-    ----------
-    ra_deg, dec_deg : numpy.ndarray
-        (N,) degrees; NaN: unknown, and near to nothing.
-    positions_deg : numpy.ndarray
-        (M, 2), right ascension and declination in degrees; rows with NaN are near to nothing.
-    radius_arcsec : float
-        The radius.
-
-    Returns
-    -------
-    numpy.ndarray
-        (N,) bool.
-    """
-    found = np.zeros(len(ra_deg), bool)
-    known = np.isfinite(ra_deg) & np.isfinite(dec_deg)
-    positions = positions_deg[np.isfinite(positions_deg).all(axis=1)]
-    if known.any() and len(positions):
-        distance, _ = cKDTree(unit_vectors(*positions.T)).query(unit_vectors(ra_deg[known], dec_deg[known]))
-        found[known] = distance <= chord(radius_arcsec)
-    return found
 
 
 def describe(result: dict) -> str:
@@ -193,8 +166,9 @@ def describe(result: dict) -> str:
 def _describe_seen(result: dict, number) -> list[str]:
     """Lines that say on how many of the sources the model was trained."""
     seen = result["n_trained_on"], result["n_validated_on"]
+    radius = f"{GROUP_RADIUS_ARCSEC:g} arcsec"
     lines = [
-        f"n_trained_on     {seen[0]}  (within {SAME_SOURCE_ARCSEC:g} arcsec of a source that the model was trained on)",
+        f"n_trained_on     {seen[0]}  (within {radius} of a source that the model was trained on)",
         f"n_validated_on   {seen[1]}  (of one that it was validated on)",
     ]
     if result["n_position_unknown"]:

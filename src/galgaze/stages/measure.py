@@ -28,15 +28,17 @@ def measure(run: Run, field: str, task: str, workers: int = 1, dask: str = "loca
     if predicted is None:
         raise ConfigError(f"The field {field} has not been predicted for {task} yet: `galgaze predict`.")
     images, layout, models = run.images(field, task), run.layout, prediction.resolved(run.models(task))
+    model_sha256 = prediction.models_sha256(run.models(task))
     inputs, todo = {}, {}
     for name, predict_inputs in predicted["inputs"].items():
         shard = int(name)
-        check_store_shard(layout, field, images.store, shard)
+        hashes = check_store_shard(layout, field, images.store, shard)
+        _check_current(field, task, predict_inputs, model_sha256, hashes)
         inputs[name] = {"predict": predict_inputs, "bars": settings.model_dump(), "version": MEASURE_VERSION}
         if not part_holds(layout.part(field, task, STAGE, shard), inputs[name]):
             todo[shard] = (
-                str(layout.results.resolve()), field, task, images.store, shard, models, predict_inputs["model"],
-                settings, inputs[name],
+                str(layout.results.resolve()), field, task, images.store, shard, models, model_sha256, settings,
+                inputs[name],
             )  # fmt: skip
     marker = layout.stage_marker(field, task, STAGE)
     restore_marker(marker)
@@ -45,6 +47,17 @@ def measure(run: Run, field: str, task: str, workers: int = 1, dask: str = "loca
     measured = map_shards(measure_shard, todo, f"measure {field} {task}", workers, dask)
     write_marker(marker, inputs, [layout.part(field, task, STAGE, int(name)) for name in inputs])
     return f"{field} {task}: {measured} bars measured in {len(todo)} shards, {len(inputs) - len(todo)} kept"
+
+
+def _check_current(field: str, task: str, predicted: dict, model_sha256: str, hashes: dict) -> None:
+    """Refuse predictions of another model or of other images: their probabilities would stand beside other bars."""
+    differs = {"another model": predicted["model"] != model_sha256, "other images": predicted["store"] != hashes}
+    found = " and ".join(name for name, differ in differs.items() if differ)
+    if found:
+        raise ConfigError(
+            f"The field {field} was predicted for {task} with {found} than stand there now: run snakemake, or "
+            "`galgaze predict`, again."
+        )
 
 
 def measure_shard(

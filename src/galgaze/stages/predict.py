@@ -26,7 +26,7 @@ from galgaze.stages.plan import read_record
 from galgaze.stages.shards import check_store_shard, map_shards, part_holds, write_part
 from galgaze.tasks import TASKS
 
-PREDICT_VERSION = 2  # raise when the same images and model give other numbers
+PREDICT_VERSION = 3  # raise when the same images and model give other numbers
 STAGE = "predict"
 
 
@@ -145,21 +145,24 @@ def _predict_batch(model, rows: ShardImages, chosen: np.ndarray, task: str, unce
     image = to_network_input(image).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
         examinations = model.examine(image)
-        values = _class_columns(model, examinations)
-        values |= _spread_columns(model, examinations, image, uncertainty)
+        probabilities = np.stack([_softmax(said.logits) for said in examinations])  # (M, B, K)
+        values = {}
+        if model.card.architecture.get("class_head", True):  # a model of votes alone has learnt no classes
+            values |= _class_columns(model, examinations, probabilities)
+            values |= _spread_columns(model, probabilities, image, uncertainty)
         values |= _novelty_columns(model, examinations, image)
         values |= _vote_columns(model, examinations)
     if TASKS[task].barred_class and "bar_probability" not in values:
         values["bar_probability"] = values[probability_column(TASKS[task].barred_class)]
-    values |= _attention_columns(model.network, examinations, rows, chosen)
+    values |= _attention_columns(model, examinations, rows, chosen)
     return [{name: _value(column[i]) for name, column in values.items()} for i in range(len(chosen))]
 
 
-def _class_columns(model, examinations) -> dict[str, np.ndarray]:
-    """Class and probabilities: the mean over the networks; confidences are each network's, by its own calibration."""
+def _class_columns(model, examinations, probabilities: np.ndarray) -> dict[str, np.ndarray]:
+    """Class and probabilities: the mean over the networks; so are confidences, each by its own calibration."""
     from galgaze.measures.predictions import entropy, margin
 
-    probability = np.mean([_softmax(said.logits) for said in examinations], axis=0)  # (B, K)
+    probability = probabilities.mean(axis=0)  # (B, K)
     best = probability.argmax(axis=1)
     calibrations = [member.card.calibration for member in model.members]
     calibrated = all(calibrations)
@@ -178,12 +181,12 @@ def _class_columns(model, examinations) -> dict[str, np.ndarray]:
     return columns | {probability_column(name): probability[:, k] for k, name in enumerate(model.card.classes)}
 
 
-def _spread_columns(model, examinations, image, uncertainty: UncertaintySettings) -> dict[str, np.ndarray]:
-    """How far several networks, or one network thinned several times, disagree."""
+def _spread_columns(model, probabilities, image, uncertainty: UncertaintySettings) -> dict[str, np.ndarray]:
+    """How far several networks, or one network thinned several times, disagree on the class that is named."""
     from galgaze.measures.uncertainty import spread
     from galgaze.models.dropout_passes import dropout_probabilities
 
-    probabilities = np.stack([_softmax(said.logits) for said in examinations])  # (M, B, K)
+    best = probabilities.mean(axis=0).argmax(axis=1)  # thinned networks may well name another
     if uncertainty.dropout_passes:
         passes = [
             dropout_probabilities(member.network, image, uncertainty.dropout_passes, uncertainty.seed + number).numpy()
@@ -192,8 +195,11 @@ def _spread_columns(model, examinations, image, uncertainty: UncertaintySettings
         probabilities = np.concatenate(passes)
     if len(probabilities) == 1:
         return {}
-    found = spread(probabilities)
-    return {name: found[name] for name in ("probability_spread", "mutual_information")}
+    of_best = probabilities[:, np.arange(len(best)), best]  # (M, B)
+    return {
+        "probability_spread": of_best.std(axis=0),
+        "mutual_information": spread(probabilities)["mutual_information"],
+    }
 
 
 def _novelty_columns(model, examinations, image) -> dict[str, np.ndarray]:
@@ -224,30 +230,43 @@ def _vote_columns(model, examinations) -> dict[str, np.ndarray]:
     return columns | {"bar_probability": seen.mean(dim=0).cpu().numpy()}
 
 
-def _attention_columns(network, examinations, rows: ShardImages, chosen: np.ndarray) -> dict[str, np.ndarray]:
+def _attention_columns(model, examinations, rows: ShardImages, chosen: np.ndarray) -> dict[str, np.ndarray]:
     """Statistics of every gate's map; of an ensemble, of the mean map."""
     import torch
 
     columns = {}
-    for gate, reduction in enumerate(network.attention_reductions):
+    for gate, reduction in enumerate(model.network.attention_reductions):
         a = torch.stack([said.maps[gate] for said in examinations]).mean(dim=0)
-        values = _attention(a, reduction, network, rows, chosen)
+        values = _attention(a, reduction, model, rows, chosen)
         columns |= {attention_column(name, gate + 1): value for name, value in values.items()}
     return columns
 
 
-def _attention(a, reduction: int, network, rows: ShardImages, chosen: np.ndarray) -> dict[str, np.ndarray]:
+def _attention(a, reduction: int, model, rows: ShardImages, chosen: np.ndarray) -> dict[str, np.ndarray]:
     """Statistics of one gate's maps (B, h, w), of which a pixel is ``reduction`` pixels of the image."""
     from galgaze.measures.attention import attention_statistics
     from galgaze.models.attention import from_zero
 
-    maps = from_zero(a, network.normalisation).double().cpu().numpy()
+    maps = from_zero(a, model.network.normalisation).double().cpu().numpy()
     jacobian = rows.jacobian_arcsec[chosen].astype(float) * reduction
-    padding = network.padding_px(rows.image.shape[-1])
+    size_px, map_px = rows.image.shape[-1], maps.shape[-1]
+    margin = np.mean([_margin_px(member, size_px, map_px * reduction) for member in model.members])
     # the same point on the coarser grid, which may begin outside of the image
-    centre = (rows.centre_px[chosen].astype(float) + padding + 0.5) / reduction - 0.5
+    centre = (rows.centre_px[chosen].astype(float) + margin + 0.5) / reduction - 0.5
     statistics = attention_statistics(maps, jacobian, centre)
     return {name: np.asarray(getattr(statistics, name)) for name, *_ in ATTENTION_STATISTICS}
+
+
+def _margin_px(member, size_px: int, covered_px: int) -> float:
+    """How far a map that covers so many pixels begins before the image, whose side is ``size_px``.
+
+    Poolings drop what is left over at the far side alone. But a network that pads rounds odd sides up, alike on both
+    sides; and in the mean of views turned by 90 degrees what is dropped is dropped alike.
+    """
+    beyond = (covered_px - size_px) / 2
+    if member.card.test_time_turns > 1:
+        return beyond
+    return max(beyond, member.network.padding_px(size_px))
 
 
 def _softmax(logits, temperature: float = 1.0) -> np.ndarray:

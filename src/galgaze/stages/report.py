@@ -87,6 +87,7 @@ def _load_model(run: Run, field: str, task: str, catalogue: pd.DataFrame):
     ConfigError
         If it is not the model that the catalogue was made with: its attention would be another's.
     """
+    from galgaze.models.model_file import knows_its_sources
     from galgaze.report.page import ModelFacts
     from galgaze.stages.predict import load_on_worker, models_sha256, resolved
 
@@ -103,8 +104,11 @@ def _load_model(run: Run, field: str, task: str, catalogue: pd.DataFrame):
     model = load_on_worker(resolved(paths), sha256)
     parameters = sum(parameter.numel() for parameter in model.network.parameters())
     trained_here = run.task(task).model.train is not None
-    known = trained_here or all("training_position_deg" in member.extras for member in model.members)
-    return ModelFacts(named, sha256, model.card.model_dump(), parameters, trained_here, known), model
+    known = trained_here or all(knows_its_sources(member.card) for member in model.members)
+    card = model.card.model_dump()
+    if not all(member.card.calibration for member in model.members):
+        card["calibration"] = None  # then nothing is calibrated, see the stage predict
+    return ModelFacts(named, sha256, card, parameters, trained_here, known), model
 
 
 # -------------------------------------------------------------------------------------- examples

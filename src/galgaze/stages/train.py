@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from galgaze.stages.training_data import (
 from galgaze.tasks import QUESTIONS, TASKS
 
 TRAINING_VERSION = 2
+MACHINE_SETTINGS = {"dataset": {"path": True}, "votes": True, "initial_weights": True, "network": True}
 
 
 def train(run: Run, task: str) -> str:
@@ -151,23 +153,53 @@ def _first_card(task: str, preparation, data: TrainingData, settings: TrainSetti
         preparation=preparation_identity(preparation),
         questions=[question.name for question in QUESTIONS] if answers_questions(settings) else [],
         test_time_turns=settings.test_time_turns,
-        training_data=_describe_data(data, list(TASKS[task].classes), inputs),
+        training_data=_describe_data(task, data, settings, list(TASKS[task].classes), inputs),
         seed=settings.seed,
         software=software_versions(),
     )
 
 
-def _describe_data(data: TrainingData, classes: list[str], inputs: dict) -> dict:
+def _describe_data(task: str, data: TrainingData, settings: TrainSettings, classes: list[str], inputs: dict) -> dict:
     frame = data.frame
     counts = frame["label"].value_counts()
     by_class = {name: int(counts[index]) for index, name in enumerate(classes) if index in counts}
     return {
+        "command": f"galgaze train --task {task}",  # unless the data's own description says otherwise
         **data.description,
         "training": int((~frame["validation"]).sum()),
         "validation": int(frame["validation"].sum()),
         "by_class": by_class | ({"unlabelled": int(counts[NO_CLASS])} if NO_CLASS in counts else {}),
-        **({"initial_weights_sha256": inputs["initial_weights"]} if inputs["initial_weights"] else {}),
+        "positions_unknown": _positions_unknown(data, settings),
+        **_initial_weights(settings, inputs),
+        # as configured, but for where things lie on this machine, and the network, which stands in the card itself
+        "settings": settings.model_dump(exclude=MACHINE_SETTINGS),
         "inputs_sha256": sha256_json(inputs),
+    }
+
+
+def _positions_unknown(data: TrainingData, settings: TrainSettings) -> int | None:
+    """How many real sources the model file cannot name by position; None where that is not known itself."""
+    from galgaze.models.model_file import knows_its_sources, read_card
+
+    if settings.initial_weights and not knows_its_sources(read_card(settings.initial_weights)):
+        return None
+    return int(data.frame[["ra_deg", "dec_deg"]].isna().any(axis=1).sum()) if data.real else 0
+
+
+def _initial_weights(settings: TrainSettings, inputs: dict) -> dict:
+    """Where the weights began, and what those had been trained on in turn."""
+    from galgaze.models.model_file import knows_its_sources, read_card
+
+    if not settings.initial_weights:
+        return {}
+    card = read_card(settings.initial_weights)
+    return {
+        "initial_weights": {
+            "file": Path(settings.initial_weights).name,
+            "sha256": inputs["initial_weights"],
+            "training_data": card.training_data,
+            "sources": "known" if knows_its_sources(card) else "not known: figures may be too good",
+        }
     }
 
 
@@ -175,6 +207,7 @@ def _first_network(card, settings: TrainSettings):
     """The network as the training begins: from the seed, or from the initial weights."""
     import torch
 
+    from galgaze.models.model_file import load_weights
     from galgaze.models.registry import build_network
     from galgaze.models.runtime import tune_allocator
 
@@ -186,23 +219,8 @@ def _first_network(card, settings: TrainSettings):
     torch.manual_seed(settings.seed)
     network = build_network(card)
     if settings.initial_weights:
-        _load_weights(network, settings.initial_weights)
+        load_weights(network, settings.initial_weights)  # into the bare network, without its views
     return network
-
-
-def _load_weights(network, path: str) -> None:
-    """Into the bare network: `load_network` would give it with its views."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    from galgaze.models.model_file import EXTRA
-
-    try:
-        tensors = load_file(path)
-        network.load_state_dict({name: tensor for name, tensor in tensors.items() if not name.startswith(EXTRA)})
-    except (SafetensorError, RuntimeError) as error:
-        detail = " ".join(str(error).split())[:300]
-        raise ConfigError(f"{path}: these weights do not fit the network to train: {detail}") from error
 
 
 def _sides(data: TrainingData, settings: TrainSettings) -> list:
@@ -226,12 +244,12 @@ def _try_network(network, training, settings: TrainSettings) -> None:
     """Show the network one image of each size that it will see, so that what it cannot read is found now."""
     import torch
 
-    from galgaze.models.augmentation import central_half
+    from galgaze.models.augmentation import central_part
     from galgaze.models.runtime import to_network_input
 
     whole = training.image[:1]
     network.eval()
-    for image in [whole, central_half(whole)] if settings.central_epochs else [whole]:
+    for image in [whole, central_part(whole, settings.central_part)] if settings.central_epochs else [whole]:
         try:
             with torch.inference_mode():
                 network.examine(to_network_input(image))
@@ -344,7 +362,7 @@ def _assess(views, validation, classes: list[str], curve, device) -> tuple[dict,
     metrics: dict = {"epochs": len(curve), "best_epoch": best.epoch}
     if best.validation_question_loss is not None:
         metrics["validation_question_loss"] = best.validation_question_loss
-    gates = list(curve[-1].gates)
+    gates = list(best.gates)
     metrics |= {"gates": [asdict(gate) for gate in gates], "warnings": collapse_warnings(gates)}
     label = validation.label.numpy()
     known = label != NO_CLASS

@@ -12,8 +12,16 @@ from galgaze.errors import ConfigError
 from galgaze.files import sha256_file, sha256_json
 from galgaze.images.preparation import channels
 from galgaze.images.store import read_shard
-from galgaze.models.model_file import architecture_of, check_fits_task, load_extras, read_card
+from galgaze.models.model_file import (
+    architecture_of,
+    check_fits_task,
+    knows_its_sources,
+    load_extras,
+    load_network,
+    read_card,
+)
 from galgaze.stages.context import Run, read_sources
+from galgaze.stages.fetch import say
 from galgaze.stages.plan import read_record
 from galgaze.stages.shards import check_store_shard
 from galgaze.tasks import QUESTIONS, TASKS
@@ -66,7 +74,7 @@ def tells_classes(settings: TrainSettings) -> bool:
 # ------------------------------------------------------------------------ what the configuration alone tells
 
 
-def check_training(run: Run, task: str) -> None:
+def check_training(run: Run, task: str, load: bool = True) -> None:
     """Find what makes a training impossible, as far as it can be told without reading images.
 
     Raises
@@ -92,7 +100,7 @@ def check_training(run: Run, task: str) -> None:
             "bar_network, with class_head: false."
         )
     if settings.initial_weights:
-        _check_initial_weights(run, task, where)
+        _check_initial_weights(run, task, where, load)
 
 
 def _check_size(settings: TrainSettings, size_px: int, where: str) -> None:
@@ -145,7 +153,7 @@ def _check_votes_are_given(run: Run, task: str, where: str) -> None:
         raise ConfigError(f"{where}.votes: {settings.votes} is not there. Mend the path.")
 
 
-def _check_initial_weights(run: Run, task: str, where: str) -> None:
+def _check_initial_weights(run: Run, task: str, where: str, load: bool) -> None:
     settings, preparation = run.train_settings(task), run.task(task).preparation
     path = settings.initial_weights
     card = read_card(path)
@@ -159,10 +167,8 @@ def _check_initial_weights(run: Run, task: str, where: str) -> None:
             f"{path}: these weights are of another network ({pairs}). Set {where}.network to the model's, or leave "
             "initial_weights out."
         )
-    if card.channels != channels(preparation):
-        raise ConfigError(
-            f"{path}: these weights are for images of {card.channels} channels, {task}'s have {channels(preparation)}."
-        )
+    if load:
+        load_network(path)  # says what is wrong with the weights themselves
 
 
 # ------------------------------------------------------------------------------------------------- reading
@@ -407,8 +413,15 @@ def _learnt_before(data: TrainingData, settings: TrainSettings) -> np.ndarray | 
     """Which sources the initial weights have been trained on, by position; None where that cannot be."""
     from galgaze.models.splits import near
 
+    if not data.real:
+        return None
+    if settings.initial_weights and not knows_its_sources(read_card(settings.initial_weights)):
+        say(
+            f"WARNING: {settings.initial_weights} does not tell which sources it was trained on. If some of them are "
+            "validated on here, accuracy and calibration will be too good."
+        )
     position_deg, role = _earlier_sources(settings)
-    if not len(role) or not data.real:
+    if not len(role):
         return None
     return near(data.frame["ra_deg"], data.frame["dec_deg"], *position_deg[role == TRAINING].T)
 
@@ -428,7 +441,8 @@ def known_sources(data: TrainingData, validation: np.ndarray, settings: TrainSet
     -------
     dict
         ``training_position_deg`` (M, 2) and ``training_role`` (M,) uint8, 0 training, 1 validation; what was validated
-        on once and learnt from at another time counts as learnt from. Empty if there are none, as for simulated ones.
+        on once and learnt from at another time counts as learnt from. No rows where all was simulated; sources of
+        unknown position are missing (`galgaze.models.model_file.knows_its_sources`).
     """
     from galgaze.models.splits import near
 
@@ -438,9 +452,8 @@ def known_sources(data: TrainingData, validation: np.ndarray, settings: TrainSet
         known = np.isfinite(now).all(axis=1)
         position_deg = np.concatenate([position_deg, now[known]])
         role = np.concatenate([role, np.where(validation, VALIDATION, TRAINING)[known]])
-    if not len(role):
-        return {}
-    role[near(*position_deg.T, *position_deg[role == TRAINING].T)] = TRAINING
+    if len(role):
+        role[near(*position_deg.T, *position_deg[role == TRAINING].T)] = TRAINING
     rows = np.unique(np.column_stack([position_deg, role]), axis=0)
     return {"training_position_deg": rows[:, :2], "training_role": rows[:, 2].astype(np.uint8)}
 

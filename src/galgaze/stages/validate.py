@@ -1,12 +1,20 @@
 """What can be found wrong before any work begins, beyond the configuration's own form."""
 
+from galgaze.models.loaded import load_model
 from galgaze.models.model_file import check_fits_task, read_card
 from galgaze.stages.context import Run
 from galgaze.stages.training_data import check_training
 
 
-def check_run(run: Run) -> None:
-    """Check that surveys can be opened, and that named weights exist and fit their tasks.
+def check_run(run: Run, load: bool = True) -> None:
+    """Check that surveys can be opened, and that named weights exist, fit their tasks and can be loaded.
+
+    Parameters
+    ----------
+    run : Run
+        The configuration.
+    load : bool
+        Whether to build the networks too, which takes seconds; else the cards alone are read.
 
     Raises
     ------
@@ -17,6 +25,8 @@ def check_run(run: Run) -> None:
         if run.task(task).model.weights is not None:
             for path in run.models(task):
                 check_fits_task(path, read_card(path), task, run.task(task).preparation)
+            if load:
+                load_model(run.models(task))
     for task in run.trained_tasks():
-        check_training(run, task)
+        check_training(run, task, load)
     run.all_images()

@@ -12,12 +12,12 @@ from galgaze.errors import ConfigError
 from galgaze.fields.sky import chord, unit_vectors
 from galgaze.files import read_marker, sha256_json
 from galgaze.models.model_file import TRAINING_ROLES, load_extras, read_card
+from galgaze.models.splits import GROUP_RADIUS_ARCSEC
 from galgaze.stages import measure, predict
 from galgaze.stages.context import Run, read_sources
 from galgaze.stages.shards import read_part
 from galgaze.tasks import TASKS
 
-SAME_SOURCE_ARCSEC = 1.0
 GIVEN = ["source_id", "ra_deg", "dec_deg", "redshift", "las_arcsec", "petrosian_radius_arcsec", "label"]
 
 
@@ -27,6 +27,7 @@ def write(run: Run, field: str, task: str) -> str:
     requested = plan[plan["requested"]]
     frame = requested[GIVEN].reset_index(drop=True)
     frame = _join(frame, _parts(run, field, task, predict.STAGE, predict.part_schema(task)), field)
+    _check_models(run, field, task, frame)
     if run.task(task).bars:
         bars = _parts(run, field, task, measure.STAGE, measure.PART_SCHEMA)
         frame = frame.merge(bars, on="source_id", how="left", validate="one_to_one")
@@ -66,6 +67,18 @@ def _join(frame: pd.DataFrame, predicted: pd.DataFrame, field: str) -> pd.DataFr
     return frame.merge(predicted, on="source_id", how="left", validate="one_to_one")
 
 
+def _check_models(run: Run, field: str, task: str, frame: pd.DataFrame) -> None:
+    """Refuse model files that have changed since: cards and training roles would be another model's."""
+    paths = run.models(task)
+    for path in paths:
+        read_card(path)  # says what to do where it is missing
+    if set(frame["model_sha256"].dropna()) - {predict.models_sha256(paths)}:
+        raise ConfigError(
+            f"{', '.join(map(str, paths))}: this is not the model that {field} {task} was predicted with. Run "
+            "snakemake, or `galgaze predict`, again."
+        )
+
+
 def _training_role(run: Run, task: str, frame: pd.DataFrame) -> np.ndarray:
     """What the model knew of each source, by position: a label seen under another id is still seen."""
     role = np.full(len(frame), None, dtype=object)
@@ -74,7 +87,7 @@ def _training_role(run: Run, task: str, frame: pd.DataFrame) -> np.ndarray:
         asked = unit_vectors(frame["ra_deg"], frame["dec_deg"])
         for name in reversed(TRAINING_ROLES):  # training last: it outweighs
             tree = cKDTree(unit_vectors(*position_deg[known == name].T))
-            distance, _ = tree.query(asked, distance_upper_bound=chord(SAME_SOURCE_ARCSEC))
+            distance, _ = tree.query(asked, distance_upper_bound=chord(GROUP_RADIUS_ARCSEC))
             role[np.isfinite(distance)] = name
     return role
 

@@ -78,7 +78,7 @@ def read_batches(path: Path, split: str, name: str, editions: Sequence[Mapping[s
         _warn_of_missing(path, contents, editions)
     meta = load_array_pickle(contents[META], str(path / META))
     try:
-        names = [str(label) for label in meta.get("label_names", [])]
+        names = [_text(label) for label in meta.get("label_names", [])]
     except TypeError as error:
         raise ConfigError(f"{path / META}: label_names is no list.") from error
     parts = [
@@ -91,6 +91,10 @@ def read_batches(path: Path, split: str, name: str, editions: Sequence[Mapping[s
         raise ConfigError(f"{path}: the batches' images have different sizes. Get the published {name} anew.")
     sources = [source for of_batch in sources for source in of_batch]
     return Batches(np.concatenate(images), np.concatenate(labels), names, sources, contents)
+
+
+def _text(label) -> str:
+    return label.decode("latin1") if isinstance(label, bytes) else str(label)
 
 
 def _warn_of_missing(path: Path, contents: Mapping[str, bytes], editions: Sequence[Mapping[str, str]]) -> None:
@@ -110,8 +114,9 @@ def _read_batch(content: bytes, where: str, file: str, name: str, classes: int):
         pixels = to_bytes(data, no_batch)
         side = round(np.sqrt(pixels[0].size))
         pixels = pixels.reshape(len(pixels), 1, side, side)
-        assert len(labels) == len(pixels)
-    except (KeyError, ValueError, IndexError, TypeError, AssertionError) as error:
+        if len(labels) != len(pixels):
+            raise ValueError(f"{len(labels)} labels for {len(pixels)} images")
+    except (KeyError, ValueError, IndexError, TypeError) as error:
         raise ConfigError(f"{no_batch} (`data` and `labels` that fit {META}).") from error
     given = batch.get("filenames")
     known = isinstance(given, list) and len(given) == len(pixels)

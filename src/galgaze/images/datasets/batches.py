@@ -19,6 +19,8 @@ from galgaze.tasks import RADIO_FR, Task
 # MiraBest's file names: code, RA and Dec in degrees, redshift, largest angular size in arcsec.
 MIRABEST_NAME = re.compile(r"\d{3}_(\d{3}\.\d+)([+-]\d{2,3}\.\d+)_\d+\.\d+_\d+\.\d+")
 MIRABEST_CODE = re.compile(r"[123][01]\d")
+# What may stand for the classes in FR-DEEP's label_names, less case and punctuation.
+FR_NAMES = {"FRI": re.compile(r"FR(I|1)|1[01]\d"), "FRII": re.compile(r"FR(II|2)|2[01]\d")}
 FIRST_TERMS = (
     "FIRST images (VLA FIRST survey, Becker, White & Helfand 1995): publication and reproduction permitted for "
     "scholarly, educational and private non-commercial use"
@@ -128,7 +130,7 @@ def read_frdeep_set(path: Path, task: Task, split: str = "train") -> LabelledSet
     Raises
     ------
     ConfigError
-        If there is no such set, or it is damaged or hostile.
+        If there is no such set, it is damaged or hostile, or its label names are in another order.
     """
     batches = read_batches(path, split, "FR-DEEP", (FRDEEP_FIRST_MD5, FRDEEP_NVSS_MD5))
     if len(batches.names) > len(task.classes):
@@ -136,6 +138,7 @@ def read_frdeep_set(path: Path, task: Task, split: str = "train") -> LabelledSet
             f"{path}: {META} names {len(batches.names)} labels, {batches.names[:12]}; FR-DEEP has two, FRI and FRII. "
             "MiraBest has the same layout: that is kind mirabest."
         )
+    _check_order(path, batches.names, task)
     edition, terms = "FR-DEEP", "see the set's publishers (arXiv:1903.11921)"
     if _is_edition(batches.content, FRDEEP_FIRST_MD5):
         edition, terms = "FR-DEEP-F", FIRST_TERMS
@@ -155,6 +158,18 @@ def read_frdeep_set(path: Path, task: Task, split: str = "train") -> LabelledSet
         votes=None,
         description=describe(f"{edition}, {split}", terms, _hashes(path, batches), batches.index, task),
     )
+
+
+def _check_order(path: Path, names: Sequence[str], task: Task) -> None:
+    """Refuse label names that say of a number another class than the task does; other words say nothing of it."""
+    for index, name in enumerate(names):
+        bare = re.sub(r"[^A-Z0-9]", "", name.upper())
+        meant = [known for known, pattern in FR_NAMES.items() if pattern.fullmatch(bare)]
+        if meant and meant[0] != task.classes[index]:
+            raise ConfigError(
+                f"{path}: {META} names the labels {list(names)}, so that {index} is {meant[0]}; FR-DEEP's labels are 0 "
+                "FRI and 1 FRII. Get the published batches anew, or bring label_names and labels to this order."
+            )
 
 
 def _positions(names: Sequence[str], where: str) -> tuple[np.ndarray, np.ndarray]:

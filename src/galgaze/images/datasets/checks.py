@@ -5,9 +5,7 @@ import collections
 import numpy as np
 
 from galgaze.errors import ConfigError
-from galgaze.tasks import Task
-
-UNLABELLED = -1
+from galgaze.tasks import NO_CLASS, Task
 
 
 def to_bytes(pixels, where: str) -> np.ndarray:
@@ -77,7 +75,7 @@ def unique_ids(names) -> np.ndarray:
 
 def count_by_class(label: np.ndarray, task: Task) -> dict[str, int]:
     """Number of images a class, 0 too; unlabelled images only where there are any, and alone where all are."""
-    unlabelled = int((label == UNLABELLED).sum())
+    unlabelled = int((label == NO_CLASS).sum())
     if unlabelled and unlabelled == len(label):
         return {"unlabelled": unlabelled}
     counts = {name: int((label == index).sum()) for index, name in enumerate(task.classes)}

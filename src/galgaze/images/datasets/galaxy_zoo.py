@@ -8,10 +8,10 @@ import pandas as pd
 from galgaze.config import GalaxyZooDataset, PreparationSettings
 from galgaze.errors import ConfigError
 from galgaze.files import sha256_file
-from galgaze.images.datasets.checks import UNLABELLED, describe, to_positions, unique_ids
+from galgaze.images.datasets.checks import describe, to_positions, unique_ids
 from galgaze.images.datasets.folder_images import FolderReader
 from galgaze.images.datasets.labelled import LabelledSet
-from galgaze.tasks import Task
+from galgaze.tasks import NO_CLASS, Task
 
 TERMS = "those of the pictures and of the votes: see their publishers (Galaxy Zoo DECaLS: Walmsley et al. 2022)"
 POSITION_COLUMNS = (("ra_deg", "dec_deg"), ("ra", "dec"))
@@ -60,7 +60,7 @@ def read_galaxy_zoo(settings: GalaxyZooDataset, task: Task, preparation: Prepara
         )
     votes = votes[usable]
     ra_deg, dec_deg = _positions(path, settings.file, votes.index)
-    label = np.full(len(votes), UNLABELLED, np.int64)
+    label = np.full(len(votes), NO_CLASS, np.int64)
     sha256 = {settings.table: sha256_file(path), "files": reader.digest.hexdigest()}
     left_out = {"unusable": len(reader.left_out)}
     return LabelledSet(

@@ -30,7 +30,7 @@ class LabelledSet:
     image : numpy.ndarray
         (N, C, H, W) uint8; rows from south to north, as in the stores.
     label : numpy.ndarray
-        (N,) int64, class index in the task's order; -1: none (only votes).
+        (N,) int64, class index in the task's order; `galgaze.tasks.NO_CLASS`: none (only votes).
     source_id : numpy.ndarray
         (N,) str, unique.
     ra_deg, dec_deg : numpy.ndarray

@@ -60,7 +60,24 @@ def test_every_key_has_a_description():
         (lambda c: c["fields"]["demo_radio"]["simulated"].pop("count"), "demo_radio.simulated.count: this key is"),
         (lambda c: c["tasks"]["radio_fr"].update(survey="simulated_frist"), "(did you mean 'simulated_first'?)"),
         (lambda c: c["tasks"]["radio_fr"].update(bars={}), "tasks.radio_fr.bars: radio_fr has no class of barred"),
-        (lambda c: c["tasks"]["radio_fr"]["model"].update(weights="x"), "exactly one of weights and train"),
+        (
+            lambda c: c["tasks"]["radio_fr"]["model"].update(train={"field": "demo_radio"}),
+            "exactly one of weights and train",
+        ),
+        (
+            lambda c: c["tasks"]["radio_fr"].update(model={"train": {"field": "demo_radio", "dataset": {
+                "kind": "mirabest", "path": "p"}}}),
+            "exactly one of field and dataset",
+        ),
+        (
+            lambda c: c["tasks"]["radio_fr"].update(model={"train": {"field": "demo_radio", "network": {
+                "architecture": "agcn"}}}),
+            "tasks.radio_fr.model.train.network",
+        ),
+        (
+            lambda c: c["tasks"]["radio_fr"].update(model={"weights": ["a", "a"]}),
+            "an ensemble needs model files, each once",
+        ),
         (lambda c: c.update(shard_size="no"), "shard_size: input should be a valid integer"),
         (lambda c: c.update(fields=None), "fields: input should be a valid dictionary"),
         (lambda c: c["fields"].update({"../up": {"simulated": None}}), "fields.../up"),
@@ -82,7 +99,7 @@ def test_all_problems_at_once():
 
 def test_numbers_that_yaml_takes_for_text_are_numbers():
     config = copy.deepcopy(DEFAULT)
-    config["tasks"]["radio_fr"]["model"]["train"]["learning_rate"] = yaml.safe_load("1e-3")
+    config["tasks"]["radio_fr"]["model"] = {"train": {"field": "demo_radio", "learning_rate": yaml.safe_load("1e-3")}}
     assert check_config(config).tasks["radio_fr"].model.train.learning_rate == 1e-3
 
 

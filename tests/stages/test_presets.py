@@ -17,6 +17,7 @@ from galgaze.stages.validate import check_run
 def data(tmp_path):
     """For each preset something of the kind that it expects."""
     (tmp_path / "file").write_text("")
+    (tmp_path / "labels.csv").write_text("")  # the table of galaxy_zoo
     return {name: tmp_path / "file" if "file" in preset.expected else tmp_path for name, preset in PRESETS.items()}
 
 

@@ -30,6 +30,7 @@ class Column:
 
 
 NO_PREDICTION = "no prediction, see status"
+NO_CLASSES = "no prediction, see status; or the model answers questions and names no class"
 NOT_GIVEN = "not given in the field's table"
 
 IDENTITY = (
@@ -75,14 +76,14 @@ STATUS = (
 )
 
 CLASSIFICATION = (
-    Column("class_label", pa.string(), "", "meta.code.class", "The most probable class", NO_PREDICTION),
+    Column("class_label", pa.string(), "", "meta.code.class", "The most probable class", NO_CLASSES),
     Column(
         "class_probability",
         pa.float32(),
         "",
         "stat.probability",
         "The network's probability of class_label, not calibrated",
-        NO_PREDICTION,
+        NO_CLASSES,
     ),
     Column(
         "confidence",
@@ -98,7 +99,7 @@ CLASSIFICATION = (
         "",
         "meta.note",
         "How confidence was calibrated: temperature or uncalibrated",
-        NO_PREDICTION,
+        NO_CLASSES,
     ),
     Column(
         "class_entropy",
@@ -106,7 +107,7 @@ CLASSIFICATION = (
         "",
         "stat.value",
         "Entropy of the probabilities over its maximum, 0 certain to 1 undecided",
-        NO_PREDICTION,
+        NO_CLASSES,
     ),
     Column(
         "class_margin",
@@ -114,7 +115,7 @@ CLASSIFICATION = (
         "",
         "stat.value",
         "Probability of the most over that of the second most probable class, their difference",
-        NO_PREDICTION,
+        NO_CLASSES,
     ),
     Column(
         "probability_spread",
@@ -208,7 +209,7 @@ def probability_columns(task: Task) -> tuple[Column, ...]:
             "",
             "stat.probability",
             f"The network's probability of {name}, not calibrated",
-            NO_PREDICTION,
+            NO_CLASSES,
         )
         for name in task.classes
     )

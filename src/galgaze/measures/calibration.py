@@ -11,12 +11,13 @@ import numpy as np
 from scipy import special
 from scipy.optimize import minimize_scalar
 
+from galgaze.tasks import NO_CLASS
+
 COLDEST, HOTTEST = 0.05, 20.0
 # A Gaussian on ln T around 0, as if two images had asked for it. On some hundreds of images it is not felt. On few, or
 # where all are right, the likelihood alone would run to T = 0: to confidences of 1, out of a handful of images.
 PRIOR_WIDTH, PRIOR_IMAGES = 1.0, 2.0
 STEPS = 120  # of a first look at ln T: with the prior, the sum may have more than one minimum
-NO_CLASS = -1
 
 
 # ------------------------------------------------------------------------------------------ temperature

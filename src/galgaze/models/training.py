@@ -20,11 +20,11 @@ from galgaze.models.attention import from_zero
 from galgaze.models.augmentation import augment, central_part
 from galgaze.models.gate_record import GateStatistics, gate_record
 from galgaze.models.runtime import to_network_input
+from galgaze.tasks import NO_CLASS
 
 EVALUATION_BATCH = 64
 STATISTICS_IMAGES = 512  # to estimate batch normalisation's mean and variance from
 GATE_IMAGES = 256  # whose attention maps are described after each epoch
-NO_CLASS = -1
 
 
 @dataclass

@@ -160,6 +160,8 @@ def describe_task(result: TaskResults) -> dict:
         "attention": _attention(result, predicted),
         "bars": _bars(result),
         "columns": catalogue_columns(result.task),
+        "gates": max((len(example.attention) for example in result.examples.values()), default=0),
+        "tells_classes": result.model.card["architecture"].get("class_head", True),
     }
 
 
@@ -233,7 +235,7 @@ def _curve(result: TaskResults) -> Picture | None:
 
 
 def _attention(result: TaskResults, predicted: pd.DataFrame) -> Picture | None:
-    if predicted.empty:
+    if predicted.empty or predicted.filter(like="attention_").isna().all(axis=None):
         return None
     occurring = set(predicted["class_label"])
     names = [name for name in result.task.classes if name in occurring]
@@ -262,10 +264,16 @@ def _example(row: pd.Series, example: Example) -> dict:
         "label": row["label"] if pd.notna(row["label"]) else None,
         "picture": Picture(
             figures.attention_strip(example),
-            f"Cutout of source {example.source_id}, predicted {shown(row['class_label'])}, and the same in grey under "
-            f"the attention of gates 1 to {len(example.attention)}.",
+            f"Cutout of source {example.source_id}, predicted {shown(row['class_label'])}{_under_gates(example)}.",
         ),
     }
+
+
+def _under_gates(example: Example) -> str:
+    count = len(example.attention)
+    if not count:
+        return ""
+    return f", and the same in grey under the attention of {'gate 1' if count == 1 else f'gates 1 to {count}'}"
 
 
 def _orientation(examples) -> str:

@@ -18,7 +18,6 @@ from galgaze.images.preparation import channels, preparation_identity
 from galgaze.stages.context import Run
 from galgaze.stages.fetch import say
 from galgaze.stages.training_data import (
-    NO_CLASS,
     TrainingData,
     answers_questions,
     check_training,
@@ -28,7 +27,7 @@ from galgaze.stages.training_data import (
     split,
     tells_classes,
 )
-from galgaze.tasks import QUESTIONS, TASKS
+from galgaze.tasks import NO_CLASS, QUESTIONS, TASKS
 
 TRAINING_VERSION = 2
 MACHINE_SETTINGS = {"dataset": {"path": True}, "votes": True, "initial_weights": True, "network": True}

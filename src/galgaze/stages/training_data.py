@@ -24,9 +24,8 @@ from galgaze.stages.context import Run, read_sources
 from galgaze.stages.fetch import say
 from galgaze.stages.plan import read_record
 from galgaze.stages.shards import check_store_shard
-from galgaze.tasks import QUESTIONS, TASKS
+from galgaze.tasks import NO_CLASS, QUESTIONS, TASKS
 
-NO_CLASS = -1
 FEWEST_A_CLASS = 2
 ANSWERS = sum(len(question.answers) for question in QUESTIONS)
 VOTED_SETS = ("galaxy_zoo",)

@@ -79,6 +79,10 @@ class Layout:
         """State of an unfinished training."""
         return self.results / "models" / task / "checkpoint.pt"
 
+    def last_epoch(self, task: str) -> Path:
+        """State after the last epoch of a finished training; the model file holds the best epoch's weights."""
+        return self.results / "models" / task / "last_epoch.pt"
+
     def training_curve(self, task: str) -> Path:
         """Loss and accuracy by epoch."""
         return self.results / "models" / task / "training_curve.csv"

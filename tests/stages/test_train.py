@@ -104,6 +104,8 @@ def test_a_set_becomes_a_model(published, tmp_path):
     assert card.training_data["training"] + card.training_data["validation"] == 100
     assert card.training_data["by_class"] == dict.fromkeys(OPTICAL_MORPHOLOGY.classes, 10)
     assert not run.layout.checkpoint(TASK).exists()
+    last = torch.load(run.layout.last_epoch(TASK), weights_only=True)
+    assert len(last["curve"]) == len(pd.read_csv(run.layout.training_curve(TASK)))
 
     sources = pd.read_parquet(run.layout.training_sources(TASK))
     assert list(sources.columns) == ["source_id", "ra_deg", "dec_deg", "label", "role"]

@@ -59,7 +59,8 @@ def train(run: Run, task: str) -> str:
     save_model(layout.model(task), trained.network, trained.card, trained.extras)
     write_bytes(layout.training_curve(task), curve_table(trained.curve).to_csv(index=False).encode())
     _write_sources(run, task, data.frame)
-    layout.checkpoint(task).unlink(missing_ok=True)
+    if layout.checkpoint(task).exists():
+        layout.checkpoint(task).replace(layout.last_epoch(task))
     written = [layout.model(task), layout.training_curve(task), layout.training_sources(task)]
     write_marker(marker, inputs, written)
     return f"{task}: trained {len(trained.curve)} epochs, {_result(trained.card.metrics)}"

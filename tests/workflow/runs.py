@@ -65,7 +65,7 @@ def command(config: Path, *options: str, cores: int = 2) -> list[str]:
     ]
 
 
-def run(words: list[str], folder: Path = ROOT, timeout: float = 400) -> subprocess.CompletedProcess:
+def run(words: list[str], folder: Path = ROOT, timeout: float = 900) -> subprocess.CompletedProcess:
     """Run a command; its output, both streams together, is in ``stdout``."""
     return subprocess.run(
         words, cwd=folder, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout

@@ -14,7 +14,9 @@ from galgaze.stages.validate import check_run
 
 try:
     RUN = Run(check_config(config))
-    check_run(RUN, load=workflow.is_main_process)  # jobs read this file too, and need not build the networks
+    check_run(
+        RUN, load=workflow.is_main_process
+    )  # jobs read this file too, and need not build the networks
     SHARDS = {field: make_plan(RUN, field)["shards"] for field in RUN.config.fields}
 except GalgazeError as error:
     raise WorkflowError(str(error)) from None

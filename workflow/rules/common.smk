@@ -14,9 +14,8 @@ from galgaze.stages.validate import check_run
 
 try:
     RUN = Run(check_config(config))
-    check_run(
-        RUN, load=workflow.is_main_process
-    )  # jobs read this file too, and need not build the networks
+    # Jobs read this file too, and need not build the networks.
+    check_run(RUN, load=workflow.is_main_process)
     SHARDS = {field: make_plan(RUN, field)["shards"] for field in RUN.config.fields}
 except GalgazeError as error:
     raise WorkflowError(str(error)) from None

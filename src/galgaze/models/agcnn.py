@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from galgaze.models.attention import Aggregation, AttentionGate
-from galgaze.models.network import AttentionNetwork, Examination
+from galgaze.models.gated import GatedNetwork
+from galgaze.models.network import Examination
 
 CONVOLUTIONS = (3, 3, 3, 2)  # in the four stages
 ASINH_SOFTENING = 30.0  # at what share of the brightest pixel the stretch turns from linear to logarithmic: 1/30
@@ -36,7 +36,7 @@ def with_faint_light(image: torch.Tensor) -> torch.Tensor:
     return torch.cat([image, 2 * stretched - 1], dim=1)
 
 
-class AGCNN(AttentionNetwork):
+class AGCNN(GatedNetwork):
     """Four convolution stages; the last one gates what the first three have seen.
 
     Parameters
@@ -84,22 +84,14 @@ class AGCNN(AttentionNetwork):
         flattened_px: int | None = None,
     ):
         super().__init__()
-        self.faint_light, self.flattened_px, self.normalisation = faint_light, flattened_px, normalisation
+        self.faint_light, self.flattened_px = faint_light, flattened_px
         inputs = (channels * (2 if faint_light else 1), *widths[:-1])
         self.stages = nn.ModuleList(map(convolution_stage, inputs, widths, CONVOLUTIONS))
-        # image pixels a pixel of each gate's map; pooling halves and drops what is left over
-        self.attention_reductions = (4, 2, 1)[:gates]
-        local = tuple(widths[2::-1][:gates])  # gate 1 is the deepest, on stage 3
-        self.attention = nn.ModuleList(
-            AttentionGate(width, widths[3], gate_channels, gate_pooling, normalisation) for width in local
-        )
-        # one a gate: MC dropout thins each module once a pass
-        self.dropout = nn.ModuleList(nn.Dropout(dropout) for _ in range(max(gates, 1)))
-        if gates:
-            self.aggregation = Aggregation(aggregation, local, classes)
-        else:
-            pixels = (flattened_px // 16) ** 2 if flattened_px else 1
-            self.classifier = nn.Linear(widths[3] * pixels, classes)
+        pixels = (flattened_px // 16) ** 2 if flattened_px else 1
+        self.make_gates(
+            widths, classes, gates, normalisation, aggregation, gate_channels, gate_pooling, dropout,
+            flat_values=widths[3] * pixels,
+        )  # fmt: skip
 
     def examine(self, image: torch.Tensor) -> Examination:
         """Maps are at a quarter, half and the whole of the image's size."""
@@ -110,14 +102,7 @@ class AGCNN(AttentionNetwork):
             features.append(x)  # (B, width, H / 2^i, W / 2^i)
             x = F.max_pool2d(x, 2)
         g = self.stages[3](x)  # (B, 64, H / 8, W / 8)
-        if not self.attention:
-            flat = self._flat(g, image.shape[-1])
-            return Examination(self.classifier(self.dropout[0](flat)), [], flat)
-        gathered, maps = zip(
-            *(gate(local, g) for gate, local in zip(self.attention, features[::-1], strict=False)), strict=True
-        )
-        logits = self.aggregation([drop(vector) for drop, vector in zip(self.dropout, gathered, strict=True)])
-        return Examination(logits, list(maps), torch.cat(gathered, dim=1))
+        return self.judge(features[::-1][: len(self.attention)], g, lambda g: self._flat(g, image.shape[-1]))
 
     def _flat(self, g: torch.Tensor, size_px: int) -> torch.Tensor:
         if self.flattened_px is None:

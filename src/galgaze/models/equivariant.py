@@ -18,9 +18,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from galgaze.models.agcnn import CONVOLUTIONS, with_faint_light
-from galgaze.models.attention import Aggregation, AttentionGate
+from galgaze.models.gated import GatedNetwork
 from galgaze.models.groups import GROUPS, FieldBatchNorm, GroupConvolution, pool_group
-from galgaze.models.network import AttentionNetwork, Examination
+from galgaze.models.network import Examination
 
 POOLED_PX = 8  # three poolings halve the sides three times
 
@@ -40,7 +40,7 @@ def halve(x: torch.Tensor) -> torch.Tensor:
     return F.max_pool2d(x, [2 + side for side in odd], stride=2, padding=odd)
 
 
-class _SymmetricAGCNN(AttentionNetwork):
+class _SymmetricAGCNN(GatedNetwork):
     """What the equivariant network and its plain export share: everything but how they convolve and normalise.
 
     Parameters
@@ -69,8 +69,7 @@ class _SymmetricAGCNN(AttentionNetwork):
         faint_light: bool,
     ):
         super().__init__()
-        self.order, self.faint_light, self.normalisation = order, faint_light, normalisation
-        self.attention_reductions = (4, 2, 1)[:gates]
+        self.order, self.faint_light = order, faint_light
         fields = channels * (2 if faint_light else 1)
         self.stages = nn.ModuleList()
         for width, convolutions in zip(widths, CONVOLUTIONS, strict=True):
@@ -79,16 +78,10 @@ class _SymmetricAGCNN(AttentionNetwork):
                 layers += [*layer(fields, width, not self.stages and number == 0), nn.ReLU()]
                 fields = width
             self.stages.append(nn.Sequential(*layers))
-        local = tuple(widths[2::-1][:gates])  # gate 1 is the deepest, on stage 3
-        self.attention = nn.ModuleList(
-            AttentionGate(width, widths[3], gate_channels, gate_pooling, normalisation) for width in local
-        )
-        # one a gate: MC dropout thins each module once a pass
-        self.dropout = nn.ModuleList(nn.Dropout(dropout) for _ in range(max(gates, 1)))
-        if gates:
-            self.aggregation = Aggregation(aggregation, local, classes)
-        else:
-            self.classifier = nn.Linear(widths[3], classes)
+        self.make_gates(
+            widths, classes, gates, normalisation, aggregation, gate_channels, gate_pooling, dropout,
+            flat_values=widths[3],
+        )  # fmt: skip
 
     def padding_px(self, size_px: int) -> int:
         """Pixels of blank sky that the network adds on each side; 0 to 3."""
@@ -103,18 +96,8 @@ class _SymmetricAGCNN(AttentionNetwork):
             features.append(x)  # (B, N width, H / 2^i, W / 2^i)
             x = halve(x)
         g = pool_group(self.stages[3](x), self.order)  # (B, width, H / 8, W / 8)
-        if not self.attention:
-            flat = g.mean(dim=(2, 3))
-            return Examination(self.classifier(self.dropout[0](flat)), [], flat)
-        gathered, maps = zip(
-            *(
-                gate(pool_group(local, self.order), g)
-                for gate, local in zip(self.attention, features[::-1], strict=False)
-            ),
-            strict=True,
-        )
-        logits = self.aggregation([drop(vector) for drop, vector in zip(self.dropout, gathered, strict=True)])
-        return Examination(logits, list(maps), torch.cat(gathered, dim=1))
+        local = [pool_group(x, self.order) for x in features[::-1][: len(self.attention)]]
+        return self.judge(local, g, lambda g: g.mean(dim=(2, 3)))
 
     def _light(self, image: torch.Tensor) -> torch.Tensor:
         """From -1..1 to 0..2, so that the convolutions' zeros are blank sky too; disc, padding. (B, C, H, W)."""

@@ -2,14 +2,15 @@
 
     python -m benchmarks.equivariance cost [--groups C4 D4 ...]
     python -m benchmarks.equivariance rotation MODEL.safetensors ... --data DIR/batches
-    python -m benchmarks.equivariance train --data DIR/batches --epochs 40 --fold 1 [--groups C4 D4]
+    python -m benchmarks.equivariance train --data DIR/batches --epochs 40 --fold 1 [--groups C4 D4] [--simulated 3000]
 
 ``cost``: parameters, FLOP an image of 150 px, and images a second, at each group's own default widths and at the
 paper's (Bowles et al. 2021b, arXiv:2111.04742). ``rotation``: how much trained models change their mind when real
 images are turned. ``train``: trains the plain network and the equivariant ones alike, with widths that cost the same
 FLOP an image within 20 %, on all but one of the five folds of `benchmarks.mirabest` (MiraBest's training part, by
-position), then says how soon each got how far, and what turning does to it. Nothing here reads MiraBest's test part.
-Tables are printed and written to results/benchmarks/.
+position) or on simulated sources (``--simulated COUNT``: a few hundred real ones teach a small equivariant network
+nothing); says how soon each got how far, and what turning the fold's real images does to it. Nothing here reads
+MiraBest's test part. Tables are printed and written to results/benchmarks/.
 """
 
 import argparse
@@ -25,6 +26,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.mirabest import FOLDS, folds_of, read
+from benchmarks.simulated_to_real import simulated_images
 from galgaze.config import AgcnnSettings, EquivariantSettings, MirabestDataset, TrainSettings
 from galgaze.errors import ConfigError
 from galgaze.images.datasets import LabelledSet
@@ -289,13 +291,14 @@ def networks(words: argparse.Namespace) -> dict[str, tuple[dict, float]]:
 
 
 def train(words: argparse.Namespace) -> None:
-    """Train them all alike on one fold, and print what became of them."""
+    """Train them all alike on one fold, or on the simulated sky, and print what became of them."""
     data = some_images(read(words.data), words.subset, words.limit)
     held_out = data.fold == words.fold
-    training, validation = (
-        LabelledImages(torch.from_numpy(data.image[rows]), torch.from_numpy(data.label[rows]))
-        for rows in (~held_out, held_out)
-    )
+    real = _labelled(data.image[held_out], data.label[held_out])
+    if words.simulated:
+        training, validation = _simulated(words.simulated, words.seed)
+    else:
+        training, validation = _labelled(data.image[~held_out], data.label[~held_out]), real
     print(f"{len(training.label)} images to train on, {len(validation.label)} to validate on", flush=True)
     settings = TrainSettings(
         dataset=MirabestDataset(kind="mirabest", path=words.data, subset=words.subset),
@@ -318,11 +321,30 @@ def train(words: argparse.Namespace) -> None:
         curves += [keys | _curve_row(record, mflop_an_epoch) for record in curve]
         cost = {"parameters": parameters, "mflop_an_image": mflop}
         summary.append(keys | cost | progress([record.validation_accuracy for record in curve], mflop_an_epoch))
-        turned += rotation_rows(name, network, validation.image)
-        stem = f"fold{words.fold}_seed{words.seed}"  # written after each network: a long run may be stopped
+        summary[-1]["real_accuracy"] = _accuracy(network, real)
+        turned += rotation_rows(name, network, real.image)
+        source = f"simulated{words.simulated}" if words.simulated else f"fold{words.fold}"
+        stem = f"{source}_seed{words.seed}"  # written after each network: a long run may be stopped
         write(pd.DataFrame(summary), f"summary_{stem}")
         write(pd.DataFrame(turned), f"rotation_{stem}")
         pd.DataFrame(curves).to_csv(OUT / f"equivariance_curves_{stem}.csv", index=False)
+
+
+def _labelled(image: np.ndarray, label: np.ndarray) -> LabelledImages:
+    return LabelledImages(torch.from_numpy(image), torch.from_numpy(label))
+
+
+def _simulated(count: int, seed: int) -> tuple[LabelledImages, LabelledImages]:
+    """So many simulated sources to train on, and an eighth more to validate on."""
+    image, label = simulated_images("radio_fr", count + count // 8, f"equivariance-{seed}", workers=1)
+    first = len(label) * 8 // 9  # those without a class are left out of both alike
+    return _labelled(image[:first], label[:first]), _labelled(image[first:], label[first:])
+
+
+def _accuracy(network: AttentionNetwork, images: LabelledImages) -> float:
+    """On real images, of which the network may have seen none."""
+    said = _logits(network, images.image.float() / 255 * inside_disc(*images.image.shape[2:])).argmax(dim=1)
+    return float((said == images.label).double().mean())
 
 
 def _curve_row(record: EpochRecord, mflop_an_epoch: float) -> dict:
@@ -390,6 +412,9 @@ def main() -> None:
         command.add_argument("--data", required=True, help="folder of MiraBest's batches")
         command.add_argument("--subset", choices=("all", "confident"), default="all")
         command.add_argument("--limit", type=int, help="at most so many images")
+    learning.add_argument(
+        "--simulated", type=int, metavar="COUNT", help="train on so many simulated sources; the fold is only looked at"
+    )
     learning.add_argument("--epochs", type=int, default=40)
     learning.add_argument("--central-epochs", type=int, default=0, help="the first so many see the images' centres")
     learning.add_argument("--fold", type=int, choices=range(FOLDS), default=1, help="to validate on")

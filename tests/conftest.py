@@ -12,6 +12,12 @@ hypothesis.settings.load_profile("galgaze")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_hosts(tmp_path_factory):
+    """The limits of hosts are kept with the user; tests are not the user."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache_home"))
+
+
 @pytest.fixture
 def data_folder() -> Path:
     """The folder of real data; use with `tests.real_data.needs_data`."""

@@ -17,6 +17,8 @@ import typer
 from galgaze import __version__
 from galgaze.errors import GalgazeError
 
+INTERRUPTED = 130  # as shells say it: 128 + SIGINT
+
 app = typer.Typer(
     name="galgaze",
     help="Galaxy morphology catalogues that also say where the network looked.",
@@ -48,6 +50,13 @@ class Subset(StrEnum):
     confident = "confident"
 
 
+class Retried(StrEnum):
+    """Of which sources another request may bring another answer, though none is made unless asked for."""
+
+    no_coverage = "no_coverage"
+    bad_image = "bad_image"
+
+
 def _one_thread() -> None:
     """A shard's job has one core: its libraries must not start threads that fight for the others."""
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -61,9 +70,51 @@ def _run(config: Path):
 
 
 def _say(line: str) -> None:
-    from galgaze.stages.fetch import say
+    from galgaze.stages.terminal import say
 
     say(line)
+
+
+cache_app = typer.Typer(help="The folder of raw downloads: how large it is, whether it is whole, and less of it.")
+app.add_typer(cache_app, name="cache")
+
+
+@cache_app.command("size")
+def cache_size(config: ConfigPath = Path("config.yaml")):
+    """Say how much is kept of which survey."""
+    from galgaze.stages.cache import cache_size
+
+    print(cache_size(_run(config)))
+
+
+@cache_app.command("verify")
+def cache_verify(config: ConfigPath = Path("config.yaml")):
+    """Read everything, and remove what is damaged: it will be fetched again."""
+    from galgaze.stages.cache import cache_verify
+
+    print(cache_verify(_run(config)))
+
+
+@cache_app.command("prune")
+def cache_prune(
+    config: ConfigPath = Path("config.yaml"),
+    older_than_days: Annotated[
+        float | None, typer.Option(min=0, help="only what came longer ago; 0: of whatever age")
+    ] = None,
+    no_coverage: Annotated[bool, typer.Option("--no-coverage", help="only what says that nothing is there")] = False,
+    kind: Annotated[
+        str | None,
+        typer.Option(help="only of this kind, as `galgaze cache size` names them: legacy, first, bricks, ..."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="remove nothing, say what would be")] = False,
+):
+    """Remove what fits all options; without any, only what is damaged or was left half.
+
+    The packs of fetched shards keep what they have.
+    """
+    from galgaze.stages.cache import cache_prune
+
+    print(cache_prune(_run(config), older_than_days, no_coverage, kind, dry_run))
 
 
 @app.command()
@@ -84,16 +135,46 @@ def plan(
 
 @app.command()
 def fetch(
-    field: Field,
-    shard: Shard,
-    survey: Annotated[str, typer.Option("--survey", help="a survey of the configuration")],
+    field: Annotated[str | None, typer.Option("--field", help="a field of the configuration")] = None,
+    shard: Annotated[
+        int | None, typer.Option("--shard", min=0, help="number of the shard, from 0; default: all")
+    ] = None,
+    survey: Annotated[str | None, typer.Option("--survey", help="a survey of the configuration")] = None,
     config: ConfigPath = Path("config.yaml"),
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="say what it would cost; without a field: of all fields")
+    ] = False,
+    retry: Annotated[
+        list[Retried] | None, typer.Option(help="ask again for sources of this status; may be given twice")
+    ] = None,
 ):
-    """Fetch the cutouts of one shard."""
+    """Fetch the cutouts of a field, or of one shard of it; or say beforehand what that costs."""
     _one_thread()
-    from galgaze.stages.fetch import fetch
+    from galgaze.stages.fetch import fetch_field
 
-    _say(fetch(_run(config), field, survey, shard))
+    run, again = _run(config), tuple(value.value for value in retry or [])
+    if dry_run:
+        _say_budget(run, field, survey, again)
+        return
+    try:
+        for line in fetch_field(run, field, survey, shard, again):
+            _say(line)
+    except KeyboardInterrupt:
+        _say("galgaze: interrupted. What was fetched is kept: run the same command again, and it goes on from here.")
+        os._exit(INTERRUPTED)  # threads may wait for a server for minutes yet; files have their names when whole
+
+
+def _say_budget(run, field: str | None, survey: str | None, retry: tuple[str, ...]) -> None:
+    from galgaze.stages.budget import describe, fetch_budget, remote_images
+    from galgaze.stages.plan import make_plan
+
+    pairs = remote_images(run, field, survey)
+    for name in dict.fromkeys(pair[0] for pair in pairs):
+        make_plan(run, name)
+    for pair in pairs:
+        print(describe(fetch_budget(run, *pair, retry)))
+    if not pairs:
+        print("Nothing here comes from a public server.")
 
 
 @app.command()

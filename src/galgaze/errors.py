@@ -3,6 +3,7 @@
 ==================  ==========================================================================
 `ConfigError`       the user, before any work: a key, a table, a weights file is wrong
 `TransientError`    nobody: the outside world failed, was retried, and the run can be resumed
+`ServiceDown`       nobody: a host failed so often that it is left alone for now; the run can be resumed
 `NoCoverage`        nobody: the survey has no data there; recorded in the source's row
 `BadImage`          nobody: what was served cannot be used; recorded in the source's row
 ==================  ==========================================================================
@@ -27,6 +28,10 @@ class TransientError(GalgazeError):
     """The outside world failed after retries; nothing is lost, and the same command resumes."""
 
     exit_code = 75  # EX_TEMPFAIL of sysexits.h
+
+
+class ServiceDown(TransientError):
+    """A host is not asked any more for now, by any job: it failed too often, or said when to come back."""
 
 
 class SourceError(GalgazeError):

@@ -10,10 +10,11 @@ from typing import Any
 
 
 @contextlib.contextmanager
-def atomic_path(path: str | Path):
+def atomic_path(path: str | Path, durable: bool = True):
     """Give a temporary path beside ``path``; on success it is flushed to disk and takes the name ``path``.
 
-    After an exception, or a kill, nothing stands under ``path`` that was not there before.
+    After an exception, or a kill, nothing stands under ``path`` that was not there before. Unless it is durable the
+    flush is left to the system: quicker, for files that are verified when read.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -22,8 +23,9 @@ def atomic_path(path: str | Path):
     temporary = Path(name)
     try:
         yield temporary
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
+        if durable:
+            with open(temporary, "rb") as written:
+                os.fsync(written.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     finally:

@@ -61,6 +61,10 @@ class Layout:
         """Marker of `fetched`."""
         return self.fetched(field, survey, shard).with_suffix(".json")
 
+    def fetch_ledger(self, field: str, survey: str, shard: int | str) -> Path:
+        """What the jobs that fetched a shard did: requests, bytes, time, failures; a line a job."""
+        return self.fetched(field, survey, shard).with_suffix(".ledger.jsonl")
+
     def store(self, field: str, store: str) -> Path:
         """The Zarr store of prepared images; ``store`` is survey and hash of the preparation."""
         return self.results / field / "images" / f"{store}.zarr"

@@ -162,3 +162,29 @@ def test_faint_light_doubles_the_channels():
     net = network(3, faint_light=True, **SMALL)
     assert net.stages[0][0].in_channels == 6
     assert torch.isfinite(net(image_batch(1, 32, 3))).all()
+
+
+class TestBinning:
+    @pytest.mark.parametrize("size", [64, 65, 150])
+    def test_it_is_the_same_network_on_binned_images(self, size):
+        torch.manual_seed(1)
+        plain, binned = AGCNN(1, 2).eval(), AGCNN(1, 2, binning=2).eval()
+        binned.load_state_dict(plain.state_dict())
+        image = torch.rand(3, 1, size, size) * 2 - 1
+        small = torch.stack(
+            [image[..., i : i + 2, j : j + 2].mean(dim=(-2, -1)) for i in range(0, size, 2) for j in range(0, size, 2)],
+            -1,
+        ).reshape(3, 1, -(-size // 2), -(-size // 2))
+        with torch.inference_mode():
+            expected, found = plain.forward_with_attention(small), binned.forward_with_attention(image)
+        torch.testing.assert_close(found[0], expected[0], atol=1e-5, rtol=1e-5)
+        for there, here in zip(expected[1], found[1], strict=True):
+            torch.testing.assert_close(here, there, atol=1e-5, rtol=1e-5)
+
+    def test_maps_know_how_many_pixels_theirs_have(self):
+        assert AGCNN(1, 2, binning=2).attention_reductions == (8, 4, 2)
+        assert AGCNN(1, 2, gates=1).attention_reductions == (4,)
+
+    def test_published_form_without_gates_binned(self):
+        network = AGCNN(1, 2, gates=0, flattened_px=150, binning=2).eval()
+        assert network(torch.zeros(1, 1, 150, 150)).shape == (1, 2)

@@ -3,6 +3,10 @@
 Traps of the real one are kept: an unknown layer is 200 "no such layer", an unknown band gives the layer's
 default bands, sizes are clamped to 3000, no overlap is 500 for FITS and 200 for JPEG, unobserved pixels are
 0.0. As there, a finer or coarser grid keeps the pixels' values: they are flux a native pixel of the survey.
+
+Files named north-* are of the northern surveys, south-* of the southern one, others of both. The layers ls-dr9 and
+ls-dr10 are split: rows north of Dec 32.375 come from the northern files, the others from the southern ones. The
+north has no i band; where a file of the south has none, i is made from r and z.
 """
 
 import csv
@@ -23,9 +27,11 @@ FITS_PATHS = ("/viewer/cutout.fits", "/viewer/fits-cutout")
 JPEG_PATHS = ("/viewer/cutout.jpg", "/viewer/jpeg-cutout")
 LAYERS = {f"ls-dr{n}{part}": "grz" for n in (8, 9, 10) for part in ("", "-north", "-south")}
 LAYERS |= {"ls-dr10": "griz", "ls-dr10-south": "griz", "ls-dr10-grz": "grz"}
+SPLIT = ("ls-dr9", "ls-dr10", "ls-dr10-grz")
+SEAM_DEC = 32.375
 LARGEST_PX = 3000
 PIXEL_SCALE = 0.262
-COARSEST_INVVAR = 0.5
+COARSEST_INVVAR = 2 * PIXEL_SCALE  # the images binned 2 x 2 have no companions
 INVVAR = 62500.0
 RGB_SCALES = {"z": 2.2, "r": 3.4, "g": 6.0}
 
@@ -38,6 +44,11 @@ class Source(NamedTuple):
     ra: float
     dec: float
     whole: bool
+
+    def on(self, side: str) -> bool:
+        """Whether the file is of the `north` or the `south`."""
+        named = self.path.name.split("-")[0]
+        return named == side or named not in ("north", "south")
 
 
 class Grid(NamedTuple):
@@ -59,8 +70,14 @@ class Grid(NamedTuple):
             "IMAGEW": float(self.width), "IMAGEH": float(self.height),
         }  # fmt: skip
 
-    def cut(self, source: Source, bands: str) -> tuple[np.ndarray, np.ndarray]:
-        """The source's bands resampled onto this grid, and where they were observed."""
+    def rows_north_of(self, dec: float) -> np.ndarray:
+        """Whether each row lies north of a Dec, at the grid's middle column."""
+        rows = np.arange(self.height)
+        middle = np.column_stack([np.full(self.height, (self.width - 1) / 2), rows])
+        return header.celestial_wcs(self.values()).wcs_pix2world(middle, 0)[:, 1] >= dec
+
+    def cut(self, source: Source, bands: str, absent: float) -> tuple[np.ndarray, np.ndarray]:
+        """The source's bands resampled onto this grid, and where they were observed; `absent` for a missing band."""
         y, x = np.mgrid[: self.height, : self.width]
         sky = header.celestial_wcs(self.values()).wcs_pix2world(x.ravel(), y.ravel(), 0)
         x, y = header.celestial_wcs(source.values).wcs_world2pix(*sky, 0)
@@ -70,7 +87,9 @@ class Grid(NamedTuple):
         edge = np.reshape(cube.shape[1:], (2, 1, 1)) - 0.5
         inside = ((where > -0.5) & (where < edge)).all(axis=0)
         planes = dict(zip(source.values.get("BANDS", "grz"), cube, strict=False))
-        image = np.zeros((len(bands), self.height, self.width), np.float32)
+        if {"r", "z"} <= planes.keys() and "i" not in planes and source.on("south"):
+            planes["i"] = np.where(planes["r"] * planes["z"] == 0, 0, (planes["r"] + planes["z"]) / 2)
+        image = np.full((len(bands), self.height, self.width), absent, np.float32)
         seen = np.zeros(image.shape, bool)
         for n, band in enumerate(bands):
             if band in planes:
@@ -84,7 +103,7 @@ class LegacyServer(SurveyServer):
 
     `positions`, {file name: (ra, dec)}, chooses the files, and centres each at another position, for files
     that share one. Of several files the one centred nearest to the request answers, the first by name when
-    they tie. A file cut short on disk is sent as it is.
+    they tie. A file cut short on disk is sent as it is. `absent` fills the plane of a band that a file lacks.
     """
 
     path = "/viewer"
@@ -92,6 +111,7 @@ class LegacyServer(SurveyServer):
     def __init__(self, folder, positions: dict | None = None, port: int = 0, delay: float = 0.0):
         super().__init__(port, delay)
         self.positions = positions
+        self.absent = 0.0
         paths = header.fits_files(folder) if positions is None else [Path(folder, name) for name in positions]
         self.sources = [self._source(path) for path in paths]
 
@@ -130,7 +150,7 @@ class LegacyServer(SurveyServer):
         if not bands or not set(bands) <= set(LAYERS[layer]):
             bands = LAYERS[layer]
         grid = Grid(ra, dec, width, height, pixscale)
-        return self._jpeg(grid, bands) if path in JPEG_PATHS else self._fits(grid, bands, layer, params)
+        return self._jpeg(grid, bands, layer) if path in JPEG_PATHS else self._fits(grid, bands, layer, params)
 
     def _overlapping(self, grid: Grid):
         """Sources that may overlap the grid, nearest first, with their distances in arcsec."""
@@ -142,10 +162,26 @@ class LegacyServer(SurveyServer):
             if away[n] <= reach + _half_diagonal_arcsec(self.sources[n]):
                 yield self.sources[n], away[n]
 
-    def _cut(self, grid: Grid, bands: str):
+    def _cut(self, grid: Grid, bands: str, layer: str):
+        """The image and where it was observed; rows of split layers come from either side of the seam."""
+        for side in ("north", "south"):
+            if layer.endswith(side):
+                return self._cut_side(grid, bands, side)
+        south = self._cut_side(grid, bands, "south")
+        if layer not in SPLIT or all(source.on("south") for source in self.sources):
+            return south
+        north = self._cut_side(grid, bands, "north")
+        if north is None or south is None:
+            return north or south
+        rows = grid.rows_north_of(SEAM_DEC)
+        for ours, theirs in zip(south, north, strict=True):
+            ours[:, rows] = theirs[:, rows]
+        return south
+
+    def _cut_side(self, grid: Grid, bands: str, side: str):
         for source, _ in self._overlapping(grid):
-            if source.whole:
-                image, seen = grid.cut(source, bands)
+            if source.whole and source.on(side):
+                image, seen = grid.cut(source, bands, self.absent)
                 if seen.any():
                     return image, seen
         return None
@@ -155,12 +191,12 @@ class LegacyServer(SurveyServer):
             if not source.whole and away < _half_diagonal_arcsec(source) / 2:
                 return Reply(200, self._raw(source), "image/fits")
             break
-        cut = self._cut(grid, bands)
+        cut = self._cut(grid, bands, layer)
         if cut is None:
             return page("Server Error (500)", 500)
         image, seen = cut
         release = layer.split("-")[1].upper()
-        cards = {"SURVEY": "DECaLS", "VERSION": release, "IMAGETYP": "image", "BANDS": bands}
+        cards = {"SURVEY": "DECaLS", "VERSION": release, "IMAGETYP": "IMAGE", "BANDS": bands}
         cards |= {f"BAND{n}": band for n, band in enumerate(bands)} | grid.values()
         hdus = fits.HDUList([_hdu(fits.PrimaryHDU, image, cards)])
         if grid.pixscale < COARSEST_INVVAR:
@@ -180,9 +216,9 @@ class LegacyServer(SurveyServer):
                 raw = header.with_number(raw, keyword, source.values[keyword])
         return raw
 
-    def _jpeg(self, grid: Grid, bands: str) -> Reply:
+    def _jpeg(self, grid: Grid, bands: str, layer: str) -> Reply:
         bands = [band for band in bands if band in RGB_SCALES] or list(RGB_SCALES)
-        cut = self._cut(grid, bands)
+        cut = self._cut(grid, bands, layer)
         image = np.zeros((len(bands), grid.height, grid.width)) if cut is None else cut[0]
         stream = io.BytesIO()
         Image.fromarray(colours(dict(zip(bands, image, strict=True)))).save(stream, "JPEG", quality=95)

@@ -93,6 +93,8 @@ class TestFirst:
         with FirstServer(folder) as server:
             url = server.url.replace("firstcutout", "firstimage/post")
             assert httpx.get(url, params=params).content == raw
+            assert httpx.get(url.replace("/post", ""), params=params | {"Dec": ""}).content == raw
+            assert httpx.get(url, params=params | {"FITS": 0}).content.startswith(b"GIF")
 
     def test_centre_off_the_reference_pixel(self, first_folder):
         folder, _ = first_folder
@@ -112,6 +114,27 @@ class TestFirst:
                 assert (reply.content == raw) == inside
                 assert ("not covered" in reply.text) != inside
 
+    @pytest.mark.parametrize("blank", [np.nan, 0.0])
+    def test_a_part_is_cut_and_blank_beyond_the_map(self, first_folder, blank):
+        """Of a map of 30 px, 15 px around a place 10 px north of its centre: the last two rows lie beyond."""
+        folder, _ = first_folder
+        form = FORM | {"RA": f"11.59102 {DEC + 0.0048:.6f}", "ImageSize": "0.45", "MaxImSize": "1024"}
+        with FirstServer(folder, cut=True, blank=blank) as server:
+            body = httpx.post(server.url, data=form).content
+            small = httpx.post(server.url, data=form | {"MaxImSize": "9"}).content
+            missed = httpx.post(server.url, data=form | {"RA": f"11.59102 {DEC + 0.012:.6f}"}).text
+        values, size = header.parse_header(body)
+        assert (values["NAXIS1"], values["NAXIS2"], size) == (15, 15, len(body))
+        assert header.parse_header(small)[0]["NAXIS1"] == 9
+        place = header.celestial_wcs(values).wcs_world2pix([[RA, DEC + 0.0048]], 0)[0]
+        assert place == pytest.approx([7, 7], abs=0.6)
+        pixels = np.frombuffer(body, ">f4", 225, len(body) - header.BLOCK).reshape(15, 15)
+        left = round(15.5 - values["CRPIX1"])
+        assert left in (7, 8)
+        assert np.array_equal(pixels[:13], np.arange(900.0).reshape(30, 30)[17:, left : left + 15])
+        assert np.array_equal(pixels[13:], np.full((2, 15), blank), equal_nan=True)
+        assert "not covered" in missed
+
     @pytest.mark.parametrize(
         "ra",
         ["", "x", "nan nan", "173.8653 46.4961", "11.5 91", "4e-05 2.0", "11.5", "11 72 0 1 0 0", "1 2 3"],
@@ -130,7 +153,7 @@ class TestFirst:
             assert httpx.get(server.url + "x").status_code == 404
         assert (outside.status_code, gif.status_code) == (200, 200)
         assert "not covered by the FIRST survey" in outside.text
-        assert "Error" in gif.text
+        assert (gif.headers["Content-Type"], gif.content[:3]) == ("image/gif", b"GIF")
 
     def test_signs(self):
         assert parse_position("0 0 1.5 -0 30 0") == pytest.approx((0.00625, -0.5))
@@ -170,7 +193,7 @@ class TestLegacy:
         with LegacyServer(legacy_folder) as server:
             with hdus_of(httpx.get(server.url + "/cutout.fits", params=params)) as hdus:
                 image, invvar, mask = hdus
-                assert [h.header["IMAGETYP"] for h in hdus] == ["image", "INVVAR", "MASKBITS"]
+                assert [h.header["IMAGETYP"] for h in hdus] == ["IMAGE", "INVVAR", "MASKBITS"]
                 assert mask.data.shape == (60, 60)
                 assert np.array_equal(invvar.data, np.where(image.data == 0, 0, INVVAR))
                 assert np.count_nonzero(image.data[1]) == 1600
@@ -199,7 +222,38 @@ class TestLegacy:
             assert hdus_of(get(width=4000, height=2))[0].data.shape == (3, 2, 3000)
             south = hdus_of(get(bands="griz", layer="ls-dr10-south"))[0]
             assert south.header["BANDS"] == "griz"
-            assert not south.data[2].any()
+            r, i, z = south.data[1:]
+            assert np.array_equal(i, (r + z) / 2)
+            assert i.any()
+
+    @pytest.mark.parametrize("absent", [0.0, np.nan])
+    def test_the_seam(self, tmp_path, absent):
+        """North of Dec 32.375 other files, without i; the layers of one side know only theirs."""
+        step = 0.262 / 3600
+        for side, value in (("north", 2.0), ("south", 5.0)):
+            hdu = fits.PrimaryHDU(np.full((3, 60, 60), value, np.float32))
+            hdu.header.update(
+                BANDS="grz", CTYPE1="RA---TAN", CTYPE2="DEC--TAN", CRVAL1=180.0, CRVAL2=32.375, CRPIX1=30.5,
+                CRPIX2=30.5, CD1_1=-step, CD1_2=0.0, CD2_1=0.0, CD2_2=step,
+            )  # fmt: skip
+            hdu.writeto(tmp_path / f"{side}-a.fits")
+        params = GRID | {"ra": 180.0, "dec": 32.375, "size": 20}
+        with LegacyServer(tmp_path) as server, httpx.Client() as client:
+            server.absent = absent
+
+            def cube(layer, bands="griz"):
+                changes = {"layer": layer, "bands": bands}
+                return hdus_of(client.get(server.url + "/cutout.fits", params=params | changes))[0].data
+
+            assert np.unique(cube("ls-dr9-north")).tolist() == [2]
+            assert np.unique(cube("ls-dr9-south")).tolist() == np.unique(cube("ls-dr10-south")).tolist() == [5]
+            assert (cube("ls-dr9").shape, cube("ls-dr10").shape) == ((3, 20, 20), (4, 20, 20))
+            for plane in cube("ls-dr10")[[0, 1, 3]]:
+                assert np.unique(plane[:10]).tolist() == [5]
+                assert np.unique(plane[10:]).tolist() == [2]
+            i = cube("ls-dr10")[2]
+            assert np.unique(i[:10]).tolist() == [5]
+            assert np.array_equal(i[10:], np.full((10, 20), absent), equal_nan=True)
 
     def test_jpeg(self, legacy_folder):
         with LegacyServer(legacy_folder) as server:

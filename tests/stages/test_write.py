@@ -14,11 +14,13 @@ from tests.stages.test_predict import (
     IDS,
     OPTICAL,
     RADIO,
+    SIZE_PX,
     WITHOUT_IMAGE,
     attention,
     blobs,
     calibrated,
     empty_field,
+    fill_store,
     make_field,
     save,
     serially,
@@ -29,8 +31,9 @@ from galgaze.catalogue.columns import catalogue_columns
 from galgaze.catalogue.writer import read_provenance
 from galgaze.config import check_config
 from galgaze.errors import ConfigError
-from galgaze.stages.context import Run
+from galgaze.stages.context import Run, read_sources
 from galgaze.stages.measure import measure
+from galgaze.stages.packs import write_pack
 from galgaze.stages.plan import make_plan
 from galgaze.stages.predict import predict
 from galgaze.stages.report import report
@@ -224,6 +227,29 @@ def test_a_model_trained_here_knows_its_table_and_its_file(tmp_path):
     }
     pd.DataFrame(table).to_parquet(run.layout.training_sources(RADIO))
     assert roles(run) == {"plain": "training", "north": "training", "at zero": None, "far": "validation"}
+
+
+# ---- who served the image
+
+
+def test_the_catalogue_says_who_served_each_image(radio, tmp_path):
+    """The survey of the task, but for the images of the one that stood in."""
+    config = with_model(radio, save(tmp_path / "m.safetensors", RADIO, AGCNN)).config.model_dump()
+    stand_in = config["surveys"]["sky"]
+    config |= {"surveys": {"sky": {"kind": "first", "fallback": "two"}, "two": stand_in}, "results": str(tmp_path)}
+    run = Run(check_config(config))
+    record = make_plan(run, "field")
+    fill_store(run, RADIO, dict(zip(IDS, blobs(), strict=True)), record["shards"], (1, SIZE_PX, SIZE_PX))
+    frame = read_sources(run.layout, "field")
+    for number, part in frame.groupby("shard"):
+        rows = [{"source_id": name, "served_by": {"s03": "two", "s08": "two"}.get(name, "sky"), "status": "ok"}
+                for name in part["source_id"]]  # fmt: skip
+        if number == record["shards"] - 1:
+            rows[-1]["served_by"] = None  # the one without an image
+        write_pack(run.layout.fetched("field", "sky", number), rows, lambda row: None)
+    survey = written(run)["survey"]
+    assert set(survey[survey == "two"].index) == {"s03", "s08"}
+    assert set(survey.drop(["s03", "s08"])) == {"sky"}
 
 
 # ---- what has changed since

@@ -6,7 +6,9 @@ import numpy as np
 from astropy.io import fits
 
 from galgaze.config import FirstSurvey, HttpSettings, LegacySurvey
+from galgaze.surveys.registry import open_survey
 
+NOWHERE = "/nonexistent"  # for what must not ask anybody
 QUICK = HttpSettings(attempts=2, backoff_s=0, pause_s=0, timeout_s=20, give_up_after=3)
 RA, DEC = 150.0, 2.0
 SCALE = 0.262
@@ -19,6 +21,11 @@ def legacy_settings(url="http://127.0.0.1:9", **changes) -> LegacySurvey:
 
 def first_settings(*urls, **changes) -> FirstSurvey:
     return FirstSurvey(**{"kind": "first", "urls": list(urls), "size_px": 40, "http": QUICK} | changes)
+
+
+def decoder(settings):
+    """A survey that can decode, and ask nobody."""
+    return open_survey(settings, hosts=NOWHERE, cache=NOWHERE)
 
 
 def star(size, column, row, sigma_px=2.0, flux=1.0):
@@ -35,9 +42,10 @@ def galaxy(size=40, seed=1, bands=3, noise=0.01):
     return (blob + rng.normal(0, noise, (bands, size, size))).astype(np.float32)
 
 
-def legacy_fits(pixels=None, ra=RA, dec=DEC, scale=SCALE, bands="grz", **cards) -> bytes:
+def legacy_fits(pixels=None, ra=RA, dec=DEC, scale=SCALE, bands="grz", invvar=None, maskbits=None, **cards) -> bytes:
     pixels = galaxy() if pixels is None else pixels
-    return _fits(pixels, {"BANDS": bands, **_tangent(pixels.shape, ra, dec, scale, "TAN"), **cards})
+    cards = {"IMAGETYP": "IMAGE", "BANDS": bands, **_tangent(pixels.shape, ra, dec, scale, "TAN"), **cards}
+    return _fits(pixels, cards, {"INVVAR": invvar, "MASKBITS": maskbits})
 
 
 def first_fits(pixels=None, ra=RA, dec=DEC, scale=1.8, **cards) -> bytes:
@@ -61,9 +69,13 @@ def _tangent(shape, ra, dec, scale, projection):
     }  # fmt: skip
 
 
-def _fits(pixels, cards) -> bytes:
-    hdu = fits.PrimaryHDU(None if pixels is None else np.asarray(pixels))
-    hdu.header.update(cards)
+def _fits(pixels, cards, extras=None) -> bytes:
+    hdus = fits.HDUList([fits.PrimaryHDU(None if pixels is None else np.asarray(pixels))])
+    hdus[0].header.update(cards)
+    for kind, data in (extras or {}).items():
+        if data is not None:
+            hdus.append(fits.ImageHDU(data))
+            hdus[-1].header.update(cards | {"IMAGETYP": kind})
     stream = io.BytesIO()
-    hdu.writeto(stream)
+    hdus.writeto(stream)
     return stream.getvalue()

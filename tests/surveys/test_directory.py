@@ -139,6 +139,7 @@ def damaged():
         "flipped.fits.gz": (flipped, "flipped.fits.gz: cannot be read|truncated|not a FITS"),
         "plain.fits.gz": (legacy_fits(), "plain.fits.gz: cannot be read: Not a gzipped file"),
         "griz.fits": (legacy_fits(galaxy(bands=4), bands="griz"), "bands 'griz' came, 'grz' were asked for"),
+        "blank.fits": (first_fits(np.zeros((40, 40), np.float32)), "blank: the edge"),
         "far.fits": (legacy_fits(ra=RA + 1), "off the centre"),
     }  # fmt: skip
 
@@ -148,13 +149,13 @@ def test_damaged(tmp_path, name):
     body, reason = damaged()[name]
     (tmp_path / name).write_bytes(body)
     with pytest.raises(BadImage, match=reason):
-        got(tmp_path, name.split(".")[0])
+        survey_of(tmp_path).download(source(name.split(".")[0]))
 
 
 def test_no_overlap(tmp_path):
     (tmp_path / "a.fits").write_bytes(no_overlap_fits())
     with pytest.raises(NoCoverage, match="OVERLAP"):
-        got(tmp_path, "a")
+        survey_of(tmp_path).download(source("a"))
 
 
 def test_a_deflate_error_is_a_bad_image(tmp_path, monkeypatch):

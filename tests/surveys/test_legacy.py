@@ -1,5 +1,6 @@
 """Cutouts of the Legacy Surveys viewer: what is asked for, what is believed, and what is refused."""
 
+import io
 import os
 from pathlib import Path
 
@@ -9,14 +10,15 @@ from astropy.io import fits
 from tests.servers import header
 from tests.servers.base import Reply
 from tests.servers.legacy import LegacyServer
-from tests.surveys.bodies import DEC, RA, SCALE, galaxy, legacy_fits, legacy_settings, no_overlap_fits
+from tests.surveys.bodies import DEC, QUICK, RA, SCALE, decoder, galaxy, legacy_fits, legacy_settings, no_overlap_fits
 
 from galgaze import status
 from galgaze.config import HttpSettings, OpticalPreparation
-from galgaze.errors import BadImage, ConfigError, NoCoverage, TransientError
+from galgaze.errors import BadImage, ConfigError, NoCoverage, ServiceDown, TransientError
 from galgaze.images.preparation import prepare
 from galgaze.surveys.base import Source
 from galgaze.surveys.legacy import decode_grz
+from galgaze.surveys.legacy_bricks import BrickCutter
 from galgaze.surveys.registry import open_survey
 
 SOURCE = Source("a", RA, DEC)
@@ -32,11 +34,12 @@ def server(tmp_path):
 
 
 @pytest.fixture
-def opened(server):
+def opened(server, tmp_path):
     surveys = []
 
-    def opened(**changes):
-        surveys.append(open_survey(legacy_settings(server.url, **changes), "me"))
+    def opened(url=None, **changes):
+        settings = legacy_settings(url or server.url, **changes)
+        surveys.append(open_survey(settings, "me", tmp_path / "hosts", tmp_path / "cache"))
         return surveys[-1]
 
     yield opened
@@ -75,10 +78,20 @@ class TestDownload:
 
     def test_the_layer_is_part_of_the_identity_and_the_address_is_not(self):
         identities = [
-            open_survey(legacy_settings(url, layer=layer)).identity()
+            decoder(legacy_settings(url, layer=layer)).identity()
             for url, layer in [("http://a", "ls-dr9"), ("http://b", "ls-dr9"), ("http://a", "ls-dr10")]
         ]
         assert identities[0] == identities[1] != identities[2]
+
+    def test_what_else_is_asked_for_is_part_of_the_identity(self):
+        asked = [{}, {"invvar": True}, {"maskbits": True}, {"invvar": True, "maskbits": True}, {"bands": "griz"}]
+        identities = [decoder(legacy_settings(layer="ls-dr10", **changes)).identity() for changes in asked]
+        assert len({str(identity) for identity in identities}) == len(asked)
+        assert identities[0] == {
+            "kind": "legacy", "layer": "ls-dr10", "bands": "grz", "size_px": 40, "pixel_scale_arcsec": 0.262,
+        }, "as before there were more: what is in a cache stays good"  # fmt: skip
+        same = [decoder(legacy_settings(mode=mode)).identity() for mode in ("auto", "cutouts", "bricks")]
+        assert same[0] == same[1] == same[2]
 
     def test_just_below_360_degrees(self, server, opened):
         with pytest.raises(NoCoverage):
@@ -96,7 +109,7 @@ class TestDownload:
 
     def test_500_while_the_service_lives_is_no_coverage(self, server, opened):
         with pytest.raises(NoCoverage, match="500 here while the service answers elsewhere"):
-            opened().download(FAR)
+            opened(http=QUICK.model_copy(update={"attempts": 5})).download(FAR)
         assert [params["ra"][:3] for _, _, params in server.requests] == ["10.", "10.", "150"]
 
     @pytest.mark.parametrize("probe", ["500", "404", "html"])
@@ -121,35 +134,47 @@ class TestDownload:
 
     def test_cutouts_switched_off(self, server, opened, monkeypatch):
         monkeypatch.setattr(server, "answer", lambda *_: Reply(200, b"No cutouts enabled"))
-        with pytest.raises(TransientError, match="switched off"):
+        with pytest.raises(ServiceDown, match="switched off"):
             opened().download(SOURCE)
+        assert len(server.requests) == 1, "it has said so"
 
-    def test_truncated_with_length_is_asked_for_again(self, server, opened):
-        server.faults.append("truncate")
+    def test_unknown_layer_is_asked_for_once(self, server, opened):
+        with pytest.raises(ConfigError):
+            opened(layer="ls-dr99").download(SOURCE)
+        assert len(server.requests) == 1
+
+    @pytest.mark.parametrize(
+        "fault", ["truncate", "html", "truncate_no_length", "truncate_no_length:2880", "truncate_no_length:0"]
+    )
+    def test_no_image_is_asked_for_again(self, server, opened, fault):
+        server.faults.append(fault)
         assert np.array_equal(fetched(opened()).pixels, galaxy())
         assert len(server.requests) == 2
 
-    def test_429_with_a_day(self, server):
-        survey = open_survey(legacy_settings(server.url, http=HttpSettings(attempts=4, pause_s=0)))
+    def test_unknown_words_are_no_fault_of_the_source(self, server, opened):
+        server.faults += ["html"] * 4
+        with pytest.raises(TransientError, match=r"not a FITS file, it starts with: '<html>") as error:
+            opened().download(SOURCE)
+        assert not isinstance(error.value, ServiceDown)
+        assert len(server.requests) == QUICK.attempts
+
+    def test_429_with_a_day(self, server, opened):
+        survey = opened(http=HttpSettings(attempts=4, pause_s=0))
         server.faults.append("429:86400")
-        with pytest.raises(TransientError, match="come back in 86400 s"):
+        with pytest.raises(ServiceDown, match="come back in 86400 s"):
             survey.download(SOURCE)
         assert len(server.requests) == 1
-        survey.close()
 
 
 class TestRefused:
     """Bodies that came with 200."""
 
     def refused(self, body, match, error=BadImage, **changes):
-        survey = open_survey(legacy_settings(**changes))
         with pytest.raises(error, match=match):
-            survey.decode(body, SOURCE)
+            decoder(legacy_settings(**changes)).decode(body, SOURCE)
 
-    def test_html(self, server, opened):
-        server.faults.append("html")
-        with pytest.raises(BadImage, match=r"not a FITS file, it starts with: '<html>"):
-            fetched(opened())
+    def test_html(self):
+        self.refused(b"<html><p>Something", r"not a FITS file, it starts with: '<html>")
 
     @pytest.mark.parametrize("size", [0, 1, 80, 2880])
     def test_nearly_nothing(self, size):
@@ -157,14 +182,29 @@ class TestRefused:
 
     @pytest.mark.parametrize("blocks", [1, 2, 5, 7])
     def test_cut_at_a_block_without_content_length(self, server, opened, blocks):
-        server.faults.append(f"truncate_no_length:{2880 * blocks}")
+        server.faults += [f"truncate_no_length:{2880 * blocks}"] * 4
         assert 2880 * blocks < len(legacy_fits())
         with pytest.raises(BadImage, match="truncated"):
-            fetched(opened())
+            opened().download(SOURCE)
+        assert len(server.requests) == QUICK.attempts
+
+    @pytest.mark.parametrize(
+        ("body", "reason"),
+        [
+            (legacy_fits(galaxy(bands=4), bands="griz"), "bands 'griz' came, 'grz'"),
+            (legacy_fits(galaxy(30)), r"\(30, 30\) pixels came"),
+            (legacy_fits(np.full((3, 40, 40), 2.5, np.float32)), "constant"),
+        ],
+    )
+    def test_a_whole_file_of_something_else_is_not_asked_for_again(self, server, opened, monkeypatch, body, reason):
+        monkeypatch.setattr(server, "answer", lambda *_: Reply(200, body))
+        with pytest.raises(BadImage, match=reason):
+            opened().download(SOURCE)
+        assert len(server.requests) == 1
 
     def test_one_byte_of_data_short(self):
         whole = len(fits.Header.fromstring(legacy_fits()).tostring()) + 3 * 40 * 40 * 4
-        survey = open_survey(legacy_settings())
+        survey = decoder(legacy_settings())
         self.refused(legacy_fits()[: whole - 1], rf"truncated: {whole - 1} bytes of the {whole}")
         assert survey.decode(legacy_fits(), SOURCE).observed.all()
 
@@ -217,8 +257,7 @@ class TestRefused:
 
 
 def coverage_of(pixels):
-    cutout = open_survey(legacy_settings()).decode(legacy_fits(pixels), SOURCE)
-    return prepare(cutout, PREPARATION)
+    return prepare(decoder(legacy_settings()).decode(legacy_fits(pixels), SOURCE), PREPARATION)
 
 
 def test_zeros_are_no_sky():
@@ -269,7 +308,7 @@ def test_real_files(folder):
         ra, dec = header.centre(values)
         scale = values["CD2_2"] * 3600
         settings = legacy_settings(size_px=values["NAXIS1"], pixel_scale_arcsec=scale)
-        survey, source = open_survey(settings), Source(name, ra, dec)
+        survey, source = decoder(settings), Source(name, ra, dec)
         if len(body) < size:
             with pytest.raises(BadImage, match=f"truncated: {len(body)} bytes of the"):
                 survey.decode(body, source)
@@ -284,19 +323,17 @@ def test_real_files(folder):
     assert found == expected
 
 
-def test_real_files_over_http(folder):
+def test_real_files_over_http(folder, opened):
     positions = {path.name: (10.0 * n, 1.0 * n) for n, path in enumerate(header.fits_files(folder), start=1)}
     with LegacyServer(folder, positions) as server:
+        survey = opened(server.url, size_px=128)
         for name, (ra, dec) in positions.items():
-            survey = open_survey(legacy_settings(server.url, size_px=128))
             source = Source(name, ra, dec)
-            body, _ = survey.download(source)
             if name == "example_incomplete.fits":
                 with pytest.raises(BadImage, match="truncated"):
-                    survey.decode(body, source)
+                    survey.download(source)
             else:
-                assert survey.decode(body, source).pixel_scale_arcsec == pytest.approx(SCALE)
-            survey.close()
+                assert fetched(survey, source).pixel_scale_arcsec == pytest.approx(SCALE)
 
 
 def test_decode_takes_any_size_and_scale_where_none_was_asked_for():
@@ -305,3 +342,218 @@ def test_decode_takes_any_size_and_scale_where_none_was_asked_for():
     assert cutout.pixel_scale_arcsec == pytest.approx(0.4)
     with pytest.raises(BadImage, match="off the centre"):
         decode_grz(legacy_fits(ra=RA + 0.01), SOURCE)
+
+
+# ---- more bands, inverse variances and masks
+
+ALL = {"layer": "ls-dr10-south", "bands": "griz", "invvar": True, "maskbits": True}
+GRIZ = galaxy(bands=4)
+WEIGHTS = np.full((4, 40, 40), 62500, np.float32)
+CLEAN = np.zeros((40, 40), np.int32)
+
+
+def decoded(pixels=GRIZ, invvar=WEIGHTS, maskbits=CLEAN, settings=ALL):
+    body = legacy_fits(pixels, bands="griz", invvar=invvar, maskbits=maskbits)
+    return decoder(legacy_settings(**settings)).decode(body, SOURCE)
+
+
+class TestMore:
+    def test_round_trip(self, server, opened):
+        survey = opened(**ALL)
+        body, url = survey.download(SOURCE)
+        params = server.requests[0][2]
+        assert params["bands"] == "griz"
+        assert {"invvar", "maskbits"} <= params.keys()
+        assert "invvar=" in url
+        with fits.open(io.BytesIO(body)) as hdus:
+            assert [hdu.header["IMAGETYP"] for hdu in hdus] == ["IMAGE", "INVVAR", "MASKBITS"]
+            assert hdus[0].data.shape == hdus[1].data.shape == (4, 40, 40)
+        cutout = survey.decode(body, SOURCE)
+        assert cutout.bands == "grz", "i stays in the bytes"
+        assert np.array_equal(cutout.pixels, galaxy())
+        assert cutout.observed.all()
+
+    @pytest.mark.parametrize("changes", [{"invvar": True}, {"maskbits": True}])
+    def test_only_what_is_asked_for_is_sent_for(self, server, opened, changes):
+        survey = opened(**changes)
+        survey.download(SOURCE)
+        assert {"invvar", "maskbits"} & server.requests[0][2].keys() == changes.keys()
+        with pytest.raises(NoCoverage):
+            survey.download(FAR)
+        assert not {"invvar", "maskbits"} & server.requests[-1][2].keys(), "the probe needs an image only"
+
+    @pytest.mark.parametrize(
+        "changes", [{}, {"invvar": True}, {"maskbits": True}, ALL, ALL | {"size_px": 27}, {"size_px": 33}]
+    )
+    def test_the_cost_is_what_comes(self, opened, changes):
+        survey = opened(**changes)
+        body, _ = survey.download(SOURCE)
+        assert survey.bytes_a_source() == len(body)
+        assert survey.requests_a_source() == 1
+
+    def test_order_of_the_bands(self):
+        pixels = GRIZ[[0, 1, 3, 2]]
+        with pytest.raises(BadImage, match="bands 'grzi' came, 'griz' were asked for"):
+            decoder(legacy_settings(**ALL)).decode(legacy_fits(pixels, bands="grzi"), SOURCE)
+        with pytest.raises(BadImage, match="bands 'grz' came, 'griz' were asked for"):
+            decoder(legacy_settings(**ALL)).decode(legacy_fits(), SOURCE)
+
+    def test_zero_with_a_weight_is_a_measurement(self):
+        pixels = GRIZ.copy()
+        pixels[:, 3, 4] = pixels[0, 5, 6] = 0
+        assert decoded(pixels).observed.all()
+        assert (~decoded(pixels, settings=ALL | {"invvar": False}).observed).sum() == 2
+
+    def test_no_weight_is_no_measurement(self):
+        """In any of g r z; what i has does not matter."""
+        weights = WEIGHTS.copy()
+        for band, (column, value) in enumerate([(0, 0), (1, -1), (2, 0), (3, np.nan)]):
+            weights[band, 7, column] = value
+        observed = decoded(invvar=weights).observed
+        assert observed[7, :5].tolist() == [False, False, True, False, True]
+        assert observed.sum() == 1600 - 3
+        assert not decoded(invvar=weights).pixels[:, ~observed].any()
+        assert prepare(decoded(invvar=0 * WEIGHTS), PREPARATION).status == status.NO_COVERAGE
+
+    def test_mask(self):
+        """Bits 5, 6 and 7 are ALLMASK_G, _R and _Z; a bright star (1), a galaxy (12) or i (15) are no reason."""
+        mask = CLEAN.copy()
+        mask[2, :16] = 1 << np.arange(16)
+        observed = decoded(maskbits=mask).observed
+        assert np.flatnonzero(~observed[2]).tolist() == [5, 6, 7]
+        assert observed.sum() == 1600 - 3
+        assert np.array_equal(decoded(maskbits=mask.astype(np.int16)).observed, observed)
+
+    @pytest.mark.parametrize(
+        ("changes", "reason"),
+        [
+            ({"invvar": None}, r"no HDU INVVAR came, which was asked for \(IMAGETYP of what came: IMAGE, MASKBITS\)"),
+            ({"maskbits": None}, r"no HDU MASKBITS came.*IMAGE, INVVAR\)"),
+            ({"invvar": None, "maskbits": None}, r"no HDU INVVAR and MASKBITS came.*: IMAGE\)"),
+            ({"invvar": WEIGHTS[:3]}, r"INVVAR: shape \(3, 40, 40\) came, \(4, 40, 40\) was expected"),
+            ({"maskbits": CLEAN[1:]}, r"MASKBITS: shape \(39, 40\) came, \(40, 40\) was expected"),
+            ({"maskbits": CLEAN.astype(np.float32)}, "MASKBITS: >f4 came, whole numbers were expected"),
+        ],
+    )
+    def test_refused(self, changes, reason):
+        with pytest.raises(BadImage, match=reason):
+            decoded(**changes)
+
+    def test_an_empty_hdu(self):
+        body = io.BytesIO(legacy_fits(GRIZ, bands="griz", maskbits=CLEAN))
+        with fits.open(body) as hdus:
+            hdus.insert(1, fits.ImageHDU(None, fits.Header({"IMAGETYP": "INVVAR"})))
+            stream = io.BytesIO()
+            hdus.writeto(stream)
+        with pytest.raises(BadImage, match=r"INVVAR: shape None came"):
+            decoder(legacy_settings(**ALL)).decode(stream.getvalue(), SOURCE)
+
+    def test_cut_between_two_hdus(self, server, opened):
+        """The file is whole, as far as its headers tell; but what was asked for is missing."""
+        survey = opened(**ALL)
+        length = len(legacy_fits(GRIZ, bands="griz"))
+        for hdus in (1, 2):
+            server.faults += [f"truncate_no_length:{hdus * length}"] * QUICK.attempts
+            with pytest.raises(BadImage, match=r"no HDU .*MASKBITS came"):
+                survey.download(SOURCE)
+        assert len(server.requests) == 2 * QUICK.attempts
+        server.faults.append(f"truncate_no_length:{length}")
+        assert survey.decode(survey.download(SOURCE)[0], SOURCE).observed.all()
+
+    @pytest.mark.parametrize("cut", [100, 3000, 28000])
+    def test_cut_inside_of_another_hdu(self, server, opened, cut):
+        length = len(legacy_fits(GRIZ, bands="griz"))
+        server.faults += [f"truncate_no_length:{length + cut}"] * QUICK.attempts
+        with pytest.raises(BadImage, match="truncated"):
+            opened(**ALL).download(SOURCE)
+        assert len(server.requests) == QUICK.attempts
+
+    def test_too_coarse(self, server, opened):
+        """What configuration refuses, the service would leave out without a word."""
+        survey = opened()
+        survey.settings = survey.settings.model_copy(update={"invvar": True, "pixel_scale_arcsec": 0.53, "size_px": 19})
+        with pytest.raises(BadImage, match=r"no HDU INVVAR came.*leaves it out for coarse pixels"):
+            survey.download(SOURCE)
+
+
+# ---- the seam of two surveys
+
+SEAM = 32.375
+
+
+@pytest.fixture
+def seam(tmp_path):
+    """A northern and a southern file of the same place, unlike each other, and the server's traps."""
+    folder = tmp_path / "seam"
+    folder.mkdir()
+    for name, seed in (("north", 1), ("south", 2)):
+        body = legacy_fits(galaxy(200, seed=seed), RA, SEAM)
+        (folder / f"{name}-a.fits").write_bytes(body)
+    with LegacyServer(folder) as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("changes", "absent"),
+    [({"layer": "ls-dr9"}, 0.0), (ALL | {"layer": "ls-dr10"}, 0.0), (ALL | {"layer": "ls-dr10"}, np.nan)],
+)
+@pytest.mark.parametrize("off_px", [-60, -3, 0, 3, 60])
+def test_on_and_beside_the_seam(seam, opened, changes, absent, off_px):
+    """g r z are whole everywhere, also where i is missing."""
+    seam.absent = absent
+    source = Source("a", RA, SEAM + off_px * SCALE / 3600)
+    survey = opened(seam.url, **changes)
+    cutout = fetched(survey, source)
+    assert cutout.observed.all()
+    assert (cutout.bands, cutout.pixels.shape) == ("grz", (3, 40, 40))
+    rows = slice(80 + off_px, 120 + off_px)
+    north, south = (galaxy(200, seed=seed)[:, rows, 80:120] for seed in (1, 2))
+    is_north = (np.arange(40) + off_px >= 20)[:, None]
+    assert cutout.pixels == pytest.approx(np.where(is_north, north, south), abs=2e-4)
+
+
+# ---- ways
+
+
+class TestWays:
+    RA_DEG, DEC_DEG = np.full(500, RA), np.full(500, DEC)
+
+    def test_the_quicker_one_is_first(self, opened):
+        survey = opened(http=QUICK.model_copy(update={"pause_s": 10.0}))
+        many = survey.ways(self.RA_DEG, self.DEC_DEG)
+        assert [cost.way for cost in many] == ["bricks", "cutouts"]
+        assert many[0].seconds < many[1].seconds == 5000
+        assert (many[1].requests, many[1].files) == (500, 500)
+        assert many[1].megabytes == pytest.approx(500 * survey.bytes_a_source() / 1e6)
+        assert [cost.way for cost in survey.ways(self.RA_DEG[:1], self.DEC_DEG[:1])] == ["cutouts", "bricks"]
+
+    @pytest.mark.parametrize("mode", ["cutouts", "bricks"])
+    def test_only_what_is_asked_for(self, opened, mode):
+        assert [cost.way for cost in opened(mode=mode).ways(self.RA_DEG, self.DEC_DEG)] == [mode]
+
+    def test_a_layer_without_bricks(self, opened):
+        survey = opened(layer="ls-dr9-model")
+        assert [cost.way for cost in survey.ways(self.RA_DEG, self.DEC_DEG)] == ["cutouts"]
+        with pytest.raises(ConfigError, match=r"'ls-dr9-model' cannot be cut from bricks"):
+            opened(layer="ls-dr9-model", mode="bricks")
+
+    def test_choose(self, server, opened, monkeypatch):
+        cut = []
+
+        def take(self, source):
+            cut.append(source)
+            return legacy_fits(), "bricks:"
+
+        monkeypatch.setattr(BrickCutter, "cut", take)
+        survey = opened()
+        survey.choose("bricks")
+        assert survey.download(SOURCE)[1] == "bricks:"
+        survey.choose("cutouts")
+        assert survey.download(SOURCE)[1].startswith(server.url)
+        assert opened(mode="bricks").download(SOURCE)[1] == "bricks:"
+        assert (len(cut), len(server.requests)) == (2, 1)
+
+    def test_what_bricks_give_is_checked_too(self, opened, monkeypatch):
+        monkeypatch.setattr(BrickCutter, "cut", lambda *_: (legacy_fits(galaxy(30)), "bricks:"))
+        with pytest.raises(BadImage, match=r"\(30, 30\) pixels came"):
+            opened(mode="bricks").download(SOURCE)

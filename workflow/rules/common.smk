@@ -1,6 +1,7 @@
 # Checks the configuration, plans the fields (a dry run does too, so that it can count the jobs), and holds the
 # functions that the rules ask for their inputs.
 import json
+import sys
 
 from snakemake.exceptions import WorkflowError
 
@@ -8,6 +9,7 @@ from galgaze.config import check_config
 from galgaze.errors import GalgazeError
 from galgaze.files import write_if_changed
 from galgaze.layout import Layout
+from galgaze.stages.budget import describe, fetch_budget, remote_images
 from galgaze.stages.context import Run
 from galgaze.stages.plan import make_plan
 from galgaze.stages.validate import check_run
@@ -26,6 +28,12 @@ CONFIG = str(LAYOUT.config())
 write_if_changed(CONFIG, json.dumps(RUN.config.model_dump(), indent=1).encode())
 
 IMAGES = {(images.field, images.store): images for images in RUN.all_images()}
+
+
+onstart:
+    # before anything is asked of a public server: what it will cost
+    for field, survey in remote_images(RUN):
+        print(describe(fetch_budget(RUN, field, survey)), file=sys.stderr)
 
 
 wildcard_constraints:
@@ -52,7 +60,7 @@ def get_downloads(wildcards):
 
 def get_survey_identity(wildcards):
     """What decides the bytes that a survey serves; a change fetches again."""
-    return RUN.survey(wildcards.survey).identity()
+    return RUN.survey_identity(wildcards.survey)
 
 
 def get_fetch_marker(wildcards):

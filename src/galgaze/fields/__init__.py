@@ -1,13 +1,13 @@
-"""Sources in: a table or a VizieR query becomes checked rows, or one message that lists what to repair.
+"""Sources in: a table or a query of a public catalogue becomes checked rows, or one message that lists what to repair.
 
 Every way in ends in the same frame, with the columns `FIELD_COLUMNS` in the order of the source. Nothing is
 guessed: a unit, a number or a label that is not understood stops the run before any request, with row
 numbers (row 1 is the first data row).
 """
 
+from galgaze.fields.queries import read_query, resolve_query
 from galgaze.fields.rows import FIELD_COLUMNS, check_ids, safe_name, source_list_sha256
 from galgaze.fields.tables import read_table
-from galgaze.fields.vizier import read_query, resolve_query
 
 __all__ = [
     "FIELD_COLUMNS",

@@ -62,6 +62,9 @@ class AGCNN(GatedNetwork):
     flattened_px : int or None
         Without gates: the side of the images, when the classifier reads each pixel of the last stage, pooled, as
         published; None: it reads their mean, for images of any size.
+    binning : int
+        Side of the blocks of pixels that are averaged before the first convolution; 1 in the paper. Where the beam or
+        the seeing is wider than two pixels a network of half the size sees as much, at a quarter of the cost.
 
     Raises
     ------
@@ -82,27 +85,32 @@ class AGCNN(GatedNetwork):
         dropout: float = 0.5,
         faint_light: bool = False,
         flattened_px: int | None = None,
+        binning: int = 1,
     ):
         super().__init__()
+        self.binning = binning
         self.faint_light, self.flattened_px = faint_light, flattened_px
         inputs = (channels * (2 if faint_light else 1), *widths[:-1])
         self.stages = nn.ModuleList(map(convolution_stage, inputs, widths, CONVOLUTIONS))
-        pixels = (flattened_px // 16) ** 2 if flattened_px else 1
+        pixels = (-(-flattened_px // binning) // 16) ** 2 if flattened_px else 1
         self.make_gates(
             widths, classes, gates, normalisation, aggregation, gate_channels, gate_pooling, dropout,
             flat_values=widths[3] * pixels,
         )  # fmt: skip
+        self.attention_reductions = tuple(binning * reduction for reduction in self.attention_reductions)
 
     def examine(self, image: torch.Tensor) -> Examination:
-        """Maps are at a quarter, half and the whole of the image's size."""
-        features = []
+        """Maps are at a quarter, half and the whole of the image's size, or of the binned one's."""
+        features, size_px = [], image.shape[-1]
+        if self.binning > 1:  # blocks at the edges may be cut off: their mean is that of what there is
+            image = F.avg_pool2d(image, self.binning, ceil_mode=True, count_include_pad=False)
         x = with_faint_light(image) if self.faint_light else image
         for stage in self.stages[:3]:
             x = stage(x)
             features.append(x)  # (B, width, H / 2^i, W / 2^i)
             x = F.max_pool2d(x, 2)
         g = self.stages[3](x)  # (B, 64, H / 8, W / 8)
-        return self.judge(features[::-1][: len(self.attention)], g, lambda g: self._flat(g, image.shape[-1]))
+        return self.judge(features[::-1][: len(self.attention)], g, lambda g: self._flat(g, size_px))
 
     def _flat(self, g: torch.Tensor, size_px: int) -> torch.Tensor:
         if self.flattened_px is None:

@@ -15,6 +15,7 @@ from galgaze.report import contact_sheet, figures, numbers
 from galgaze.report.contact_sheet import SheetRow
 from galgaze.report.figures import Bar, Example, shown
 from galgaze.tasks import Task
+from galgaze.words import duration, size
 
 TEMPLATE = "page.html.j2"
 LONGEST_TEXT = 400  # of a reason, which may quote a server
@@ -47,6 +48,39 @@ class ModelFacts:
 
 
 @dataclass(frozen=True)
+class FetchFacts:
+    """What it took to fetch a field's images from public servers, beside what was to be expected.
+
+    Attributes
+    ----------
+    way : str
+        ``cutouts`` or ``bricks``.
+    expected : dict
+        ``requests``, ``megabytes``, ``seconds``, ``files`` for the whole field by that way.
+    others : dict of str to dict
+        The same for the ways not taken.
+    jobs : int
+        That fetched, those that were cut off too.
+    requests, megabytes, seconds
+        Of all of them together; jobs side by side count each.
+    in_vain : dict of str to int
+        Tries that failed, by kind.
+    served_by : dict of str to int
+        Images by the survey that they came from.
+    """
+
+    way: str
+    expected: dict
+    others: dict[str, dict]
+    jobs: int
+    requests: int
+    megabytes: float
+    seconds: float
+    in_vain: dict[str, int]
+    served_by: dict[str, int]
+
+
+@dataclass(frozen=True)
 class TaskResults:
     """All that the page says about one task.
 
@@ -70,6 +104,8 @@ class TaskResults:
         By source id: at least those of `examples_wanted`; a source that is missing is not shown.
     sheet : list of SheetRow
         Images of a simulated field by true class; empty for other fields.
+    fetching : FetchFacts or None
+        Of images from public servers.
     """
 
     task: Task
@@ -81,6 +117,7 @@ class TaskResults:
     curve: pd.DataFrame | None = None
     examples: dict[str, Example] = field(default_factory=dict)
     sheet: list[SheetRow] = field(default_factory=list)
+    fetching: FetchFacts | None = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +144,14 @@ def render_page(facts: FieldFacts, results: list[TaskResults]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "number": number, "shown": shown, "short": short}
+    environment.filters |= {
+        "percent": percent,
+        "number": number,
+        "shown": shown,
+        "short": short,
+        "duration": duration,
+        "size": size,
+    }
     sections = [describe_task(result) for result in results]
     return environment.get_template(TEMPLATE).render(facts=facts, sections=sections)
 
@@ -138,7 +182,8 @@ def describe_task(result: TaskResults) -> dict:
     return {
         "task": result.task,
         "survey": result.survey,
-        "survey_facts": result.provenance["survey"],
+        "survey_facts": _plain_facts(result.provenance["survey"]),
+        "fetching": result.fetching,
         "preparation": result.provenance["preparation"],
         "model": result.model,
         "architecture": {k: v for k, v in result.model.card["architecture"].items() if k != "name"},

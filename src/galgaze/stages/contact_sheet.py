@@ -16,7 +16,7 @@ from galgaze.files import write_bytes
 from galgaze.images.datasets import LabelTable, read_labelled_directory
 from galgaze.images.preparation import prepare
 from galgaze.stages.context import Run
-from galgaze.stages.fetch import say
+from galgaze.stages.terminal import say
 from galgaze.surveys.base import Source, Survey
 from galgaze.tasks import TASKS, Task
 

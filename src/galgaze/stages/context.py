@@ -45,8 +45,23 @@ class Run:
         if name not in self.config.surveys:
             raise ConfigError(f"The survey {name!r} is not in the configuration ({', '.join(self.config.surveys)}).")
         if name not in self._surveys:
-            self._surveys[name] = open_survey(self.config.surveys[name], self.config.contact)
+            config = self.config
+            self._surveys[name] = open_survey(
+                config.surveys[name], config.contact, config.hosts, config.cache, config.no_coverage_days
+            )
         return self._surveys[name]
+
+    def fallback(self, name: str) -> str | None:
+        """The survey that is asked where this one fails, if any."""
+        return getattr(self.config.surveys[name], "fallback", None)
+
+    def survey_identity(self, name: str) -> dict:
+        """What decides the bytes that are fetched, but for the sources: the survey, and what may stand in for it."""
+        identity, fallback = self.survey(name).identity(), self.fallback(name)
+        if fallback is None:
+            return identity
+        # by name too: packs say by which survey each image is to be read
+        return identity | {"fallback": {"name": fallback, **self.survey(fallback).identity()}}
 
     def images(self, field: str, task: str, survey: str | None = None) -> Images:
         """Which store holds a field's images for a task; the survey is the task's unless given."""

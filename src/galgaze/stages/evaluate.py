@@ -15,7 +15,7 @@ from galgaze.errors import ConfigError
 from galgaze.images.datasets import LabelledSet, read_labelled_folder, read_labelled_set
 from galgaze.models.model_file import ModelCard, load_extras, load_network, read_card
 from galgaze.models.splits import GROUP_RADIUS_ARCSEC, near
-from galgaze.stages.fetch import say
+from galgaze.stages.terminal import say
 from galgaze.tasks import TASKS
 
 SETS = {

@@ -1,5 +1,8 @@
 """Stage 7: one page a field, from its catalogues and a few images that the network looks at once more."""
 
+import collections
+from dataclasses import asdict
+
 import numpy as np
 import pandas as pd
 import zarr
@@ -11,6 +14,8 @@ from galgaze.errors import ConfigError
 from galgaze.files import write_bytes
 from galgaze.images.store import ShardImages, read_shard
 from galgaze.stages.context import Images, Run, read_sources
+from galgaze.stages.fetch_progress import read_ledger
+from galgaze.stages.packs import read_manifest
 from galgaze.stages.plan import read_record
 from galgaze.stages.shards import check_store_shard
 from galgaze.tasks import TASKS
@@ -43,7 +48,7 @@ def _origin(settings: FieldSettings) -> str:
         return f"simulated, survey {settings.simulated.survey}"
     if settings.table:
         return f"from the table {settings.table.path}"
-    return f"from VizieR, catalogue {settings.query.catalogue}"
+    return f"from {settings.query.service}, catalogue {settings.query.catalogue}"
 
 
 def _results(run: Run, field: str, task: str):
@@ -69,6 +74,34 @@ def _results(run: Run, field: str, task: str):
         curve=pd.read_csv(curve) if model.trained_here and curve.exists() else None,
         examples=_examples(run, images, loaded, wanted, with_bars),
         sheet=_sheet(run, images, catalogue, truth),
+        fetching=_fetching(run, field, images.survey),
+    )
+
+
+def _fetching(run: Run, field: str, survey_name: str):
+    """What fetching took, and what it should have; None for local images."""
+    from galgaze.report.page import FetchFacts
+
+    survey = run.survey(survey_name)
+    if not survey.remote:
+        return None
+    plan = read_sources(run.layout, field)
+    asked = plan[plan["requested"]]
+    first, *others = survey.ways(asked["ra_deg"].to_numpy(), asked["dec_deg"].to_numpy())
+    shards = range(read_record(run, field)["shards"])
+    jobs = [job for shard in shards for job in read_ledger(run.layout.fetch_ledger(field, survey_name, shard))]
+    packs = [run.layout.fetched(field, survey_name, shard) for shard in shards]
+    served = collections.Counter(name for path in packs for name in read_manifest(path)["served_by"].dropna())
+    return FetchFacts(
+        way=first.way,
+        expected=asdict(first),
+        others={cost.way: asdict(cost) for cost in others},
+        jobs=len(jobs),
+        requests=sum(job["requests"] for job in jobs),
+        megabytes=sum(job["bytes"] for job in jobs) / 1e6,
+        seconds=sum(job["seconds"] for job in jobs),
+        in_vain=dict(sum((collections.Counter(job["in_vain"]) for job in jobs), collections.Counter())),
+        served_by=dict(served),
     )
 
 

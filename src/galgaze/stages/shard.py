@@ -6,7 +6,7 @@ from galgaze.files import broken_outputs, marker_holds, read_marker, remove_mark
 from galgaze.images.preparation import channels, preparation_identity, prepare
 from galgaze.images.store import ShardImages, ensure_store, write_shard
 from galgaze.stages.context import Run, read_sources, sources_identity, sources_of
-from galgaze.stages.fetch import read_contents
+from galgaze.stages.packs import Fetched, read_contents
 from galgaze.stages.plan import read_record
 from galgaze.surveys.base import Source, Survey, pixel_side
 
@@ -14,7 +14,6 @@ from galgaze.surveys.base import Source, Survey, pixel_side
 def shard(run: Run, field: str, task: str, shard_number: int, survey_name: str | None = None) -> str:
     """Prepare one shard's images for a task; gives a line that says what was done."""
     images = run.images(field, task, survey_name)
-    survey = run.survey(images.survey)
     settings = run.task(task).preparation
     frame = read_sources(run.layout, field, shard_number)
     inputs = {
@@ -38,8 +37,9 @@ def shard(run: Run, field: str, task: str, shard_number: int, survey_name: str |
     position = dict(zip(frame["source_id"], frame["position"], strict=True))
     sources = {source.source_id: source for source in sources_of(frame)}
     pack = run.layout.fetched(field, images.survey, shard_number)
-    for source_id, state, reason, sha256, body in read_contents(pack):
-        _fill(rows, position[source_id], survey, settings, sources[source_id], state, reason, sha256, body)
+    for fetched in read_contents(pack):
+        survey = run.survey(fetched.served_by or images.survey)
+        _fill(rows, position[fetched.source_id], survey, settings, sources[fetched.source_id], fetched)
     written = write_shard(store, shard_number, rows)
     write_marker(marker, inputs, written)
     return f"{field} {images.store} shard {shard_number}: {int(rows.valid.sum())} of {len(position)} images usable"
@@ -53,7 +53,7 @@ def _check_fetched(run: Run, field: str, survey: str, shard_number: int, sources
     if fetched is None:
         raise ConfigError(f"{name} has not been fetched from {survey}: `galgaze fetch`.")
     made_from = fetched["inputs"]
-    if (made_from["sources"], made_from["survey"]) != (sources, run.survey(survey).identity()):
+    if (made_from["sources"], made_from["survey"]) != (sources, run.survey_identity(survey)):
         raise ConfigError(
             f"{name} was fetched from {survey} for another list of sources, or with other settings: `galgaze fetch`."
         )
@@ -67,15 +67,14 @@ def _check_fetched(run: Run, field: str, survey: str, shard_number: int, sources
     return made_from["content"]
 
 
-def _fill(
-    rows: ShardImages, row: int, survey: Survey, settings, source: Source, state: str, reason, sha256, body
-) -> None:
+def _fill(rows: ShardImages, row: int, survey: Survey, settings, source: Source, fetched: Fetched) -> None:
     """Put one source into its row."""
     rows.source_id[row] = source.source_id
+    state, reason = fetched.status, fetched.status_reason
     if state == status.OK:
-        rows.image_sha256[row] = sha256
+        rows.image_sha256[row] = fetched.sha256
         try:
-            prepared = prepare(survey.decode(body, source), settings, source.las_arcsec)
+            prepared = prepare(survey.decode(fetched.content, source), settings, source.las_arcsec)
         except (BadImage, NoCoverage) as error:
             state = status.BAD_IMAGE if isinstance(error, BadImage) else status.NO_COVERAGE
             reason = error.reason

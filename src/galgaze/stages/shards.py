@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from galgaze.errors import ConfigError, TransientError
 from galgaze.files import atomic_path, broken_outputs, read_marker, remove_marker, sha256_json
 from galgaze.layout import Layout
-from galgaze.stages.fetch import say
+from galgaze.stages.terminal import say
 
 INPUTS_KEY = b"galgaze_inputs"
 NO_DASHBOARD = {"dashboard_address": None}

@@ -16,7 +16,7 @@ from galgaze.errors import ConfigError
 from galgaze.files import marker_holds, restore_marker, sha256_json, write_bytes, write_marker
 from galgaze.images.preparation import channels, preparation_identity
 from galgaze.stages.context import Run
-from galgaze.stages.fetch import say
+from galgaze.stages.terminal import say
 from galgaze.stages.training_data import (
     TrainingData,
     answers_questions,

@@ -21,9 +21,9 @@ from galgaze.models.model_file import (
     read_card,
 )
 from galgaze.stages.context import Run, read_sources
-from galgaze.stages.fetch import say
 from galgaze.stages.plan import read_record
 from galgaze.stages.shards import check_store_shard
+from galgaze.stages.terminal import say
 from galgaze.tasks import NO_CLASS, QUESTIONS, TASKS
 
 FEWEST_A_CLASS = 2

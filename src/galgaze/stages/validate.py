@@ -1,5 +1,8 @@
 """What can be found wrong before any work begins, beyond the configuration's own form."""
 
+from pathlib import Path
+
+from galgaze.errors import ConfigError
 from galgaze.models.loaded import load_model
 from galgaze.models.model_file import check_fits_task, read_card
 from galgaze.stages.context import Run
@@ -29,4 +32,14 @@ def check_run(run: Run, load: bool = True) -> None:
                 load_model(run.models(task))
     for task in run.trained_tasks():
         check_training(run, task, load)
-    run.all_images()
+    for images in run.all_images():
+        _check_footprint(run, images.survey)
+
+
+def _check_footprint(run: Run, survey: str) -> None:
+    """The file is there; whether it is good, which may take seconds to tell, those will see who fetch."""
+    footprint = getattr(run.config.surveys[survey], "footprint", None)
+    if footprint and "://" not in footprint and not Path(footprint).expanduser().is_file():
+        raise ConfigError(
+            f"surveys.{survey}.footprint: the file {footprint} cannot be read. Correct it, or leave it out."
+        )

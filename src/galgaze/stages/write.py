@@ -15,6 +15,8 @@ from galgaze.models.model_file import TRAINING_ROLES, load_extras, read_card
 from galgaze.models.splits import GROUP_RADIUS_ARCSEC
 from galgaze.stages import measure, predict
 from galgaze.stages.context import Run, read_sources
+from galgaze.stages.packs import read_manifest
+from galgaze.stages.plan import read_record
 from galgaze.stages.shards import read_part
 from galgaze.tasks import TASKS
 
@@ -35,7 +37,7 @@ def write(run: Run, field: str, task: str) -> str:
         bad = frame["bar_flag"] == 2
         frame.loc[bad, ["bar_length_px", "bar_length_arcsec", "bar_position_angle_deg"]] = np.nan
     frame["_healpix_29"] = healpix_29(frame["ra_deg"], frame["dec_deg"])
-    frame["survey"] = run.task(task).survey
+    frame["survey"] = _served_by(run, field, run.task(task).survey, frame["source_id"])
     frame["pipeline_version"] = __version__
     frame["training_role"] = _training_role(run, task, frame)
     frame = frame.sort_values(["_healpix_29", "source_id"], ignore_index=True)
@@ -55,6 +57,15 @@ def _parts(run: Run, field: str, task: str, stage: str, schema: pa.Schema) -> pd
     if not value["outputs"]:  # a field without sources
         return schema.empty_table().to_pandas()
     return pd.concat([read_part(marker.parent / name) for name in value["outputs"]], ignore_index=True)
+
+
+def _served_by(run: Run, field: str, survey: str, source_id: pd.Series) -> np.ndarray:
+    """Which survey each source's image came from: the task's own, or the one that stood in for it."""
+    if run.fallback(survey) is None:
+        return np.full(len(source_id), survey, dtype=object)
+    packs = [run.layout.fetched(field, survey, shard) for shard in range(read_record(run, field)["shards"])]
+    served = pd.concat([read_manifest(path) for path in packs]).set_index("source_id")["served_by"]
+    return served.reindex(source_id).fillna(survey).to_numpy(object)
 
 
 def _join(frame: pd.DataFrame, predicted: pd.DataFrame, field: str) -> pd.DataFrame:
@@ -114,7 +125,7 @@ def _provenance(run: Run, field: str, task: str, frame: pd.DataFrame) -> dict:
         "pipeline_version": __version__,
         "field": field,
         "task": task,
-        "survey": run.survey(settings.survey).identity(),
+        "survey": run.survey_identity(settings.survey),
         "preparation": settings.preparation.model_dump(),
         "bars": settings.bars.model_dump() if settings.bars else None,
         "model_cards": [read_card(path).model_dump() for path in run.models(task)],

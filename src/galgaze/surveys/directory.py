@@ -51,7 +51,9 @@ class Directory(Survey):
         for suffix in SUFFIXES:
             path = self._folder / f"{safe_name(source.source_id)}{suffix}"
             if path.is_file():
-                return read_file(path), str(path)
+                body = read_file(path)
+                self.decode(body, source)
+                return body, str(path)
         raise NoCoverage(f"no file {safe_name(source.source_id)} with ending {', '.join(SUFFIXES)} in the folder")
 
     def decode(self, body: bytes, source: Source) -> Cutout:

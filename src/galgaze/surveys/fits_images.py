@@ -12,10 +12,24 @@ from galgaze.surveys.base import Source
 
 BLOCK = 2880  # bytes of a FITS block
 CARD = 80
+PRINTABLE = bytes(byte if 32 <= byte < 127 else 32 for byte in range(256))
+MOST_HDUS = 8  # that are looked at; nothing that is asked for has more
 
 
 def read_fits(body: bytes) -> tuple[np.ndarray, fits.Header]:
     """Pixels and header of the primary image.
+
+    Parameters
+    ----------
+    body : bytes
+        The file; what follows the primary image is not looked at.
+
+    Returns
+    -------
+    pixels : numpy.ndarray
+        (H, W) or (C, H, W) float32, in the file's units.
+    header : astropy.io.fits.Header
+        Of the primary image.
 
     Raises
     ------
@@ -24,23 +38,7 @@ def read_fits(body: bytes) -> tuple[np.ndarray, fits.Header]:
     NoCoverage
         If it holds no image and says why: ``OVERLAP = F``, as some versions of the Legacy viewer do.
     """
-    if not body.startswith(b"SIMPLE  ="):
-        start = " ".join(body[:60].decode("latin-1").split())
-        raise BadImage(f"not a FITS file, it starts with: {start!r}")
-    body = _repair_header(body)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            header = fits.Header.fromstring(body[: _header_length(body)])
-            expected = _header_length(body) + _data_length(header)
-            if len(body) < expected:
-                raise BadImage(f"truncated: {len(body)} bytes of the {expected} that the header announces")
-            with fits.open(io.BytesIO(body), memmap=False, lazy_load_hdus=True) as hdus:
-                data = hdus[0].data
-    except BadImage:
-        raise
-    except Exception as error:  # astropy raises many kinds; every one means an unusable file
-        raise BadImage(f"unreadable FITS: {in_short(error)}") from error
+    [(data, header)] = read_hdus(body, most=1)
     if data is None and header.get("OVERLAP") is False:
         raise NoCoverage("the service says that nothing overlaps this position (OVERLAP = F)")
     if data is None or data.ndim not in (2, 3) or 0 in data.shape:
@@ -49,26 +47,80 @@ def read_fits(body: bytes) -> tuple[np.ndarray, fits.Header]:
         return data.astype(np.float32), header
 
 
-def _header_length(body: bytes) -> int:
-    """Bytes of the primary header, END and padding included."""
-    for start in range(0, len(body) - CARD + 1, CARD):
-        if body[start : start + 8] == b"END     ":
-            return -(-(start + CARD) // BLOCK) * BLOCK
+def read_hdus(body: bytes, most: int = MOST_HDUS) -> list[tuple[np.ndarray | None, fits.Header]]:
+    """Data (as stored; None where there are none) and header of each HDU, up to `most`; raises `BadImage`."""
+    body, headers, end = _walk(body, most)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # compressed images stay tables: they could unpack to any size
+            with fits.open(io.BytesIO(body[:end]), memmap=False, disable_image_compression=True) as hdus:
+                return [(hdus[number].data, header) for number, header in enumerate(headers)]
+    except Exception as error:  # astropy raises many kinds; every one means an unusable file
+        raise BadImage(f"unreadable FITS: {in_short(error)}") from error
+
+
+def whole_headers(body: bytes) -> list[fits.Header]:
+    """The headers of all HDUs of a file whose data are there to the last byte; raises `BadImage`.
+
+    Made for bodies that came without a Content-Length: a file cut anywhere inside an HDU is refused, one cut
+    between two HDUs has fewer of them.
+    """
+    return _walk(body)[1]
+
+
+def _walk(body: bytes, most: int = MOST_HDUS) -> tuple[bytes, list[fits.Header], int]:
+    """The body with readable headers, the headers of its HDUs (up to `most`), and where the last one ends."""
+    if not is_fits(body):
+        start = " ".join(body[:60].decode("latin-1").split())
+        raise BadImage(f"not a FITS file, it starts with: {start!r}")
+    headers, start = [], 0
+    while not headers or (body.startswith(b"XTENSION=", start) and len(headers) < most):
+        length = _header_length(body, start)
+        body = _repair_header(body, start, length)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                header = fits.Header.fromstring(body[start : start + length])
+                expected = start + length + _data_length(header)
+        except Exception as error:  # as above
+            raise BadImage(f"unreadable FITS: {in_short(error)}") from error
+        if len(body) < expected:
+            raise BadImage(f"truncated: {len(body)} bytes of the {expected} that the header announces")
+        headers.append(header)
+        start = -(-expected // BLOCK) * BLOCK
+    return body, headers, start
+
+
+def is_fits(body: bytes) -> bool:
+    """Whether a body begins as every FITS file does."""
+    return body.startswith(b"SIMPLE  =")
+
+
+def _header_length(body: bytes, start: int) -> int:
+    """Bytes of the header that starts there, END and padding included."""
+    for card in range(start, len(body) - CARD + 1, CARD):
+        if body[card : card + 8] == b"END     ":
+            return -(-(card + CARD - start) // BLOCK) * BLOCK
     raise BadImage("truncated: the FITS header has no end")
 
 
-def _repair_header(body: bytes) -> bytes:
-    """Blank control characters (SkyView's FIRST files hold tabs) in the header, never in the data."""
-    length = _header_length(body)
-    head = bytes(byte if 32 <= byte < 127 else 32 for byte in body[:length])
-    return head + body[length:]
+def _repair_header(body: bytes, start: int, length: int) -> bytes:
+    """Blank control characters (SkyView's FIRST files hold tabs) in a header, never in the data."""
+    head = body[start : start + length].translate(PRINTABLE)
+    return body if body.startswith(head, start) else body[:start] + head + body[start + length :]
 
 
 def _data_length(header: fits.Header) -> int:
-    """Bytes that the header's image needs, without padding."""
+    """Bytes that an HDU's data need, without padding (FITS standard 4.0, equations 1 and 2)."""
     axes = int(header.get("NAXIS", 0))
-    pixels = int(np.prod([int(header[f"NAXIS{axis + 1}"]) for axis in range(axes)], dtype=object)) if axes else 0
-    return abs(int(header["BITPIX"])) // 8 * pixels
+    values = int(np.prod([int(header[f"NAXIS{axis + 1}"]) for axis in range(axes)], dtype=object)) if axes else 0
+    if "XTENSION" in header:
+        values = int(header.get("GCOUNT", 1)) * (int(header.get("PCOUNT", 0)) + values)
+    length = abs(int(header["BITPIX"])) // 8 * values
+    if length < 0:
+        raise BadImage("the FITS header announces a negative size")
+    return length
 
 
 def in_short(error: Exception) -> str:

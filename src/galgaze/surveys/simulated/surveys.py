@@ -41,7 +41,9 @@ class SimulatedLegacy(Survey):
         pixels = optical.draw_optical(truth, self.settings.seed, source.source_id, size, scale)
         cards = {"SURVEY": "simulated", "VERSION": f"sky {optical.SKY_VERSION}", "IMAGETYP": "image", "BANDS": BANDS}
         cards |= {f"BAND{index}": band for index, band in enumerate(BANDS)}
-        return _to_fits(pixels, source, scale, cards), f"simulated_legacy:{self.settings.seed}/{source.source_id}"
+        body = _to_fits(pixels, source, scale, cards)
+        self.decode(body, source)
+        return body, f"simulated_legacy:{self.settings.seed}/{source.source_id}"
 
     def decode(self, body: bytes, source: Source) -> Cutout:
         """As for `legacy`."""
@@ -69,6 +71,7 @@ class SimulatedFirst(Survey):
         )
         cards = {"SURVEY": "simulated", "VERSION": f"sky {radio.SKY_VERSION}", "BUNIT": "JY/BEAM"}
         body = _to_fits(np.where(pixels == 0, FAINT, pixels), source, PIXEL_SCALE_ARCSEC, cards)
+        self.decode(body, source)
         return body, f"simulated_first:{self.settings.seed}/{source.source_id}"
 
     def decode(self, body: bytes, source: Source) -> Cutout:

@@ -43,11 +43,11 @@ PUBLISHED = {"all": (0.844, 0.920), "confident": (0.917, 0.964)}
 # As in workflow/presets/mirabest.yaml, but for the threads.
 FINE_TUNING = TrainSettings(
     dataset=MirabestDataset(kind="mirabest", path="(given on the command line)"),
-    network=AgcnnSettings(gate_channels=16, dropout=0.1, faint_light=True),
-    epochs=70,
-    patience_epochs=70,
+    network=AgcnnSettings(gate_channels=16, dropout=0.1, faint_light=True, binning=2),
+    epochs=60,
+    patience_epochs=60,
     batch_size=32,
-    learning_rate=0.003,
+    learning_rate=0.001,
     weight_average=0.99,
     precision="bfloat16",
     test_time_turns=8,

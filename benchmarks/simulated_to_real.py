@@ -71,10 +71,10 @@ TRAINING = {
     ),
     "radio_fr": TrainSettings(
         field="simulated",
-        network=AgcnnSettings(gate_channels=16, dropout=0.3, faint_light=True),
-        epochs=8,
-        central_epochs=6,
+        network=AgcnnSettings(gate_channels=16, dropout=0.1, faint_light=True, binning=2),
+        epochs=12,
         batch_size=64,
+        precision="bfloat16",
         learning_rate=0.005,
         label_smoothing=0.05,
         weight_average=0.99,

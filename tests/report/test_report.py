@@ -18,7 +18,7 @@ from galgaze.images.store import ShardImages, ensure_store, write_shard
 from galgaze.measures.evaluation import expected_calibration_error
 from galgaze.report import figures, numbers
 from galgaze.report.figures import Bar, Example
-from galgaze.report.page import FieldFacts, ModelFacts, TaskResults, examples_wanted, render_page
+from galgaze.report.page import FetchFacts, FieldFacts, ModelFacts, TaskResults, examples_wanted, render_page
 from galgaze.status import FETCH_FAILED, OK, STATUSES
 from galgaze.tasks import OPTICAL_MORPHOLOGY, RADIO_FR
 
@@ -555,3 +555,31 @@ def test_an_image_that_went_missing_is_not_shown_as_black(run):
             chunk.unlink()
     with pytest.raises(ConfigError, match="is not in the store"):  # no marker stands for it
         report(run, "few")
+
+
+@pytest.mark.usefixtures("no_figures")
+class TestFetching:
+    FACTS = FetchFacts(
+        way="bricks",
+        expected={"requests": 5028, "megabytes": 55_300.0, "seconds": 11_061.0, "files": 10_056},
+        others={"cutouts": {"requests": 20_000, "megabytes": 15_800.0, "seconds": 4000.0, "files": 20_000}},
+        jobs=2,
+        requests=5041,
+        megabytes=54_999.0,
+        seconds=12_000.0,
+        in_vain={"HTTP 503": 13},
+        served_by={"legacy": 900, "hips": 3},
+    )
+
+    def test_what_was_expected_and_what_it_took(self):
+        page = page_of(results_of(RADIO_FR, catalogue_of(RADIO_FR, radio_rows()), fetching=self.FACTS))
+        row = page[page.index("<th>Fetching</th>") : page.index("<th>Preparation</th>")]
+        text = " ".join(re.sub("<[^>]*>", "", row).replace("&nbsp;", " ").split())
+        assert "as bricks; expected for the whole field: 5028 requests, 55.3 GB, 3.1 h, 10056 files" in text
+        assert "(as cutouts: 20000 requests, 15.8 GB, 67 min)" in text
+        assert "2 jobs: 5041 requests, 55.0 GB, 3.3 h" in text
+        assert "tries in vain: HTTP 503 13" in text
+        assert "images by survey: legacy 900, hips 3" in text
+
+    def test_nothing_is_said_of_local_images(self):
+        assert "<th>Fetching</th>" not in page_of(results_of(RADIO_FR, catalogue_of(RADIO_FR, radio_rows())))

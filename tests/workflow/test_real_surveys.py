@@ -72,3 +72,12 @@ def test_reports_show_the_confusion_matrix_of_what_was_not_trained_on(finished):
     assert "onfusion" in page
     assert "no_coverage" in page
     assert (results / "decals/report.html").exists()
+
+
+def test_reports_say_what_fetching_took(finished):
+    results, (first, legacy) = finished
+    assert f"<b>{first}</b> requests" in (results / "mirabest/report.html").read_text()
+    page = (results / "decals/report.html").read_text()
+    assert f"<b>{legacy}</b> requests" in page
+    assert "as cutouts; expected for the whole field: <b>7</b> requests" in page
+    assert "(as bricks: " in page

@@ -1,4 +1,11 @@
-"""Quantities as people read them."""
+"""Quantities as people read them, and who we say we are."""
+
+from galgaze import __version__
+
+
+def user_agent(contact: str) -> str:
+    """How we introduce ourselves to a public server."""
+    return f"galgaze/{__version__}" + (f" ({contact})" if contact else "")
 
 
 def duration(seconds: float) -> str:

@@ -115,7 +115,7 @@ def left_behind(run):
     return [path.name for path in folder.iterdir() if not path.name.endswith("ledger.jsonl")]
 
 
-def test_fault_6_a_mixed_field(run, server, in_turn):
+def test_fault_06_a_mixed_field(run, server, in_turn):
     assert fetched(run) == "field sky shard 0: 1 bad_image, 1 no_coverage, 3 ok"
     assert statuses(run) == {
         "good": "ok", "second": "ok", "short": "bad_image", "other": "ok", "none": "no_coverage",
@@ -198,7 +198,7 @@ def test_a_damaged_pack_is_made_anew(run, server, damage):
     assert fetched(run).endswith("already fetched")
 
 
-def test_fault_1_an_unknown_layer_stops_at_the_first_source(tmp_path, server):
+def test_fault_01_an_unknown_layer_stops_at_the_first_source(tmp_path, server):
     run = planned(tmp_path, legacy(server, layer="ls-dr99"))
     with pytest.raises(ConfigError, match="knows no layer 'ls-dr99'"):
         fetched(run)
@@ -210,7 +210,7 @@ def test_fault_1_an_unknown_layer_stops_at_the_first_source(tmp_path, server):
 @pytest.mark.parametrize(
     "survey", [LEGACY | {"size_px": 4000}, {"kind": "first", "size_px": 2000}, LEGACY | {"bands": "griz"}]
 )
-def test_faults_8_and_9_what_the_service_would_change_silently_is_refused_beforehand(tmp_path, survey):
+def test_fault_08_and_09_what_the_service_would_change_silently_is_refused_beforehand(tmp_path, survey):
     with pytest.raises(ConfigError, match=r"surveys.sky.*(size_px|bands)"):
         make_run(tmp_path, survey)
 
@@ -310,7 +310,7 @@ class TestTombstones:
 
 
 class TestFootprint:
-    def test_fault_6_outside_of_the_footprint_nothing_is_asked(self, tmp_path, server):
+    def test_fault_06_outside_of_the_footprint_nothing_is_asked(self, tmp_path, server):
         write_moc(tmp_path / "dr9.moc", [PLACES["good"], PLACES["other"]])
         run = planned(tmp_path, legacy(server, footprint=str(tmp_path / "dr9.moc")))
         assert fetched(run) == "field sky shard 0: 3 no_coverage, 2 ok"
@@ -446,7 +446,7 @@ class TestTrouble:
         assert len(server.requests) == requests + 3
         assert fetched(again(run)).endswith("already fetched")
 
-    def test_fault_4_told_to_come_back_tomorrow(self, run, server):
+    def test_fault_04_told_to_come_back_tomorrow(self, run, server):
         server.faults += ["ok", "ok", "429:86400"]
         with pytest.raises(ServiceDown, match="asks to come back in 86400 s"):
             fetched(run)

@@ -521,6 +521,24 @@ def test_a_download_needs_no_memory(server, client, tmp_path, monkeypatch):
     assert most < 8 * 2**20
 
 
+def test_one_500_after_other_trouble_proves_nothing(server, ask):
+    """The survey would take it for 'nothing there', and keep that for months."""
+    server.faults += ["503", "503", "503", "500"]
+    with pytest.raises(TransientError, match="HTTP 500, after 4 tries that failed in different ways"):
+        ask()
+
+
+def test_to_be_sent_away_is_no_sign_of_health(server, client):
+    """Who is banned is told 403 at every request: that must end."""
+    server.faults += ["403"] * 10
+    asking = client(give_up_after=3, cool_down_s=60)
+    for _ in range(3):
+        assert asking.request("GET", server.url).status_code == 403
+    with pytest.raises(ServiceDown, match="failed 3 times in a row"):
+        asking.request("GET", server.url)
+    assert len(server.requests) == 3
+
+
 def test_a_bad_image_comes_the_same_every_time(server, ask):
     """One that failed otherwise in between may be good: it must not be given up for ever."""
 

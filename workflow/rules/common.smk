@@ -33,7 +33,10 @@ IMAGES = {(images.field, images.store): images for images in RUN.all_images()}
 onstart:
     # before anything is asked of a public server: what it will cost
     for field, survey in remote_images(RUN):
-        print(describe(fetch_budget(RUN, field, survey)), file=sys.stderr)
+        try:
+            print(describe(fetch_budget(RUN, field, survey)), file=sys.stderr)
+        except GalgazeError as error:
+            print(f"{field} from {survey}: no estimate: {error}", file=sys.stderr)
 
 
 wildcard_constraints:

@@ -10,10 +10,10 @@ import re
 from datetime import UTC, datetime
 from html import unescape
 
-from galgaze import __version__
 from galgaze.config import QuerySource
 from galgaze.errors import ConfigError, TransientError
 from galgaze.fields import answers, conditions
+from galgaze.words import user_agent
 
 ADDRESS = "https://datalab.noirlab.edu/tap"
 TIMEOUT_S = 600.0  # without a byte; the service itself ends a synchronous query sooner
@@ -45,7 +45,7 @@ def asked(query: QuerySource) -> dict:
     return conditions.asked(query, _cut_columns(query))
 
 
-def ask(query: QuerySource):
+def ask(query: QuerySource, contact: str = ""):
     """Data Lab's answer as an astropy table with at least one and at most ``row_limit`` rows, sorted by id.
 
     Raises
@@ -54,7 +54,7 @@ def ask(query: QuerySource):
         As `galgaze.fields.resolve_query` says.
     """
     who, text = f"noirlab {query.catalogue}", adql(query)
-    content, url = _post(query, text)
+    content, url = _post(query, text, contact)
     tree = answers.parsed_votable(content, url)
     table = answers.only_table(tree, who)
     answers.require_at_most(len(table), query.row_limit, who)
@@ -93,7 +93,7 @@ def _cut_columns(query: QuerySource) -> list[str]:
     return ([f"mag_{query.magnitude.band}"] if query.magnitude else []) + (["shape_r"] if query.radius else [])
 
 
-def _post(query: QuerySource, text: str) -> tuple[bytes, str]:
+def _post(query: QuerySource, text: str, contact: str) -> tuple[bytes, str]:
     """Send the query; the answer's body and the address that gave it."""
     import requests  # what pyvo speaks HTTP with
     from pyvo.dal.tap import TAPQuery
@@ -105,7 +105,7 @@ def _post(query: QuerySource, text: str) -> tuple[bytes, str]:
     server = (query.server or ADDRESS).rstrip("/")
     address = server if "://" in server else f"https://{server}/tap"
     with Session() as session:
-        session.headers["User-Agent"] = f"galgaze/{__version__}"
+        session.headers["User-Agent"] = user_agent(contact)
         question = TAPQuery(address, text, maxrec=query.row_limit + 1, session=session)
         try:
             response = question.submit()

@@ -17,7 +17,7 @@ from galgaze.fields.tables import from_astropy
 SERVICES = {"vizier": vizier, "noirlab": noirlab, "sdss": sdss}
 
 
-def resolve_query(query: QuerySource, saved: Path) -> str:
+def resolve_query(query: QuerySource, saved: Path, contact: str = "") -> str:
     """Ask the service once and keep the answer.
 
     Parameters
@@ -27,6 +27,8 @@ def resolve_query(query: QuerySource, saved: Path) -> str:
     saved : Path
         Where the answer is kept, as an ECSV table that tells its query. If the file exists nothing is asked
         and it is left as it is.
+    contact : str
+        Who asks, told to the service.
 
     Returns
     -------
@@ -46,7 +48,7 @@ def resolve_query(query: QuerySource, saved: Path) -> str:
     if saved.exists():
         read_kept(saved, service.asked(query))
     else:
-        keep(service.ask(query), saved)
+        keep(service.ask(query, contact), saved)
     return kept_sha256(saved)
 
 

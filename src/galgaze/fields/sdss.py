@@ -17,6 +17,7 @@ import numpy as np
 from galgaze.config import QuerySource
 from galgaze.errors import ConfigError, TransientError
 from galgaze.fields import answers, conditions
+from galgaze.words import user_agent
 
 ADDRESS = "https://skyserver.sdss.org"
 RELEASE = 17
@@ -42,7 +43,7 @@ def asked(query: QuerySource) -> dict:
     return conditions.asked(query, _cut_columns(query)) | {"release": RELEASE}
 
 
-def ask(query: QuerySource):
+def ask(query: QuerySource, contact: str = ""):
     """SkyServer's answer as an astropy table with at least one and at most ``row_limit`` rows, sorted by id.
 
     Raises
@@ -53,7 +54,7 @@ def ask(query: QuerySource):
     from astropy.table import Table
 
     who, text = f"SDSS {query.catalogue}", sql(query)
-    body, url = _get(query, text)
+    body, url = _get(query, text, contact)
     names = [*POSITION.values(), *asked(query)["columns"]]
     rows = _whole_rows(body, [*names, MATCHING], query, url, who)
     cells = dict(zip(names, zip(*(row[:-1] for row in rows), strict=True), strict=True))
@@ -103,7 +104,7 @@ def _cut_columns(query: QuerySource) -> list[str]:
     return ([f"petroMag_{query.magnitude.band}"] if query.magnitude else []) + (["petroRad_r"] if query.radius else [])
 
 
-def _get(query: QuerySource, text: str) -> tuple[str, str]:
+def _get(query: QuerySource, text: str, contact: str) -> tuple[str, str]:
     """Send the query; the answer's body and the address that gave it."""
     import requests  # what astroquery speaks HTTP with
     from astroquery.sdss import SDSSClass
@@ -116,6 +117,7 @@ def _get(query: QuerySource, text: str) -> tuple[str, str]:
             return address + self.QUERY_URL_SUFFIX_DR_NEW.format(dr=data_release)
 
     client = Client()
+    client._session.headers["User-Agent"] = user_agent(contact)
     url = client._get_query_url(RELEASE)
     try:
         response = client.query_sql_async(text, timeout=TIMEOUT_S, data_release=RELEASE, cache=False)

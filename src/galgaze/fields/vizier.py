@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from galgaze.config import QuerySource
 from galgaze.errors import ConfigError, TransientError
 from galgaze.fields import answers
+from galgaze.words import user_agent
 
 POSITION = {"ra_deg": "_RAJ2000", "dec_deg": "_DEJ2000"}  # computed by VizieR, decimal degrees
 VIZIER_TIMEOUT_S = 300.0  # without a byte
@@ -29,7 +30,7 @@ def asked(query: QuerySource) -> dict:
     }
 
 
-def ask(query: QuerySource):
+def ask(query: QuerySource, contact: str = ""):
     """VizieR's answer as an astropy table with at least one and at most ``row_limit`` rows.
 
     Raises
@@ -37,7 +38,7 @@ def ask(query: QuerySource):
     ConfigError, TransientError
         As `galgaze.fields.resolve_query` says.
     """
-    content, url = _post(query)
+    content, url = _post(query, contact)
     tree = answers.parsed_votable(content, url)
     said = _said(tree)
     if any(name == "QUERY_STATUS" and value.startswith("ERROR") for name, value in said):
@@ -69,12 +70,13 @@ def require_sound(query: QuerySource) -> None:
             )
 
 
-def _post(query: QuerySource) -> tuple[bytes, str]:
+def _post(query: QuerySource, contact: str) -> tuple[bytes, str]:
     """Send the query; the answer's body and the address that gave it."""
     import requests  # what astroquery speaks HTTP with
     from astropy.coordinates import SkyCoord
 
     vizier = _vizier(query)
+    vizier._session.headers["User-Agent"] = user_agent(contact)
     region = query.cone or query.box
     centre = SkyCoord(region.ra_deg, region.dec_deg, unit="deg", frame="icrs")
     if query.cone:

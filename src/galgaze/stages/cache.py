@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import itertools
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -12,12 +13,13 @@ from galgaze import status
 from galgaze.files import sha256_file
 from galgaze.stages.context import Run
 from galgaze.stages.fetch import open_cache
+from galgaze.surveys.brick_files import ABSENT, CHECKSUM
 from galgaze.surveys.cache import read_entry, read_head
+from galgaze.words import size
 
 DAY_S = 86_400.0
 STALE_S = DAY_S  # what a kill left half, and no job can still be writing
 FOLDERS = ("bricks", "footprints")  # of files that are kept as they came, below the cache
-CHECKSUM, ABSENT = ".sha256", ".absent"  # beside a file: its checksum; in its place: that the archive has none
 IMAGES, NOTHING, FILES = "images", "no coverage", "files"
 DAMAGED = "damaged"
 
@@ -55,7 +57,7 @@ def cache_size(run: Run) -> str:
     lines = [f"{run.config.cache}: {_amount(files, sum(counts['bytes'] for counts in kinds.values()))}"]
     for kind, counts in sorted(kinds.items()):
         parts = [f"{counts[what]} {what}" for what in (IMAGES, NOTHING, FILES) if counts[what]]
-        lines.append(f"  {kind}: {', '.join(parts)}, {_size(counts['bytes'])}")
+        lines.append(f"  {kind}: {', '.join(parts)}, {size(counts['bytes'] / 1e6)}")
     return "\n".join(lines)
 
 
@@ -70,9 +72,9 @@ def cache_verify(run: Run) -> str:
             good += 1
         except FileNotFoundError:
             continue  # another job has just removed it
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             damaged.append(f"  {kept.path}: {error}")
-            kept.path.unlink(missing_ok=True)
+            _remove(kept.path)
     verdict = f"{len(damaged)} damaged, removed: they will be fetched again" if damaged else "none damaged"
     return "\n".join([f"{run.config.cache}: {good} good, {verdict}", *damaged])
 
@@ -105,16 +107,16 @@ def cache_prune(
     conditions = older_than_days is not None or no_coverage or kind is not None
     before = time.time() - DAY_S * (older_than_days or 0)
     counts: collections.Counter[str] = collections.Counter()
-    size = 0
-    for kept in [*_kept(run), *_left_half(run)]:
+    removed_bytes = 0
+    for kept in itertools.chain(_kept(run), _left_half(run)):
         meant = kept.since <= before and (kept.what == NOTHING or not no_coverage) and kind in (None, kept.kind)
         if kept.kind == DAMAGED or (conditions and meant):
             counts[kept.kind] += 1
-            size += kept.size
+            removed_bytes += kept.size
             if not dry_run:
-                kept.path.unlink(missing_ok=True)
+                _remove(kept.path)
     by_kind = ", ".join(f"{number} {name}" for name, number in sorted(counts.items()))
-    line = f"{run.config.cache}: {_amount(counts.total(), size)} {'would be ' if dry_run else ''}removed"
+    line = f"{run.config.cache}: {_amount(counts.total(), removed_bytes)} {'would be ' if dry_run else ''}removed"
     return f"{line} ({by_kind})" if counts else line
 
 
@@ -131,15 +133,20 @@ def _kept(run: Run) -> Iterator[Kept]:
                     yield Kept(path, folder, what, path.stat().st_mtime, path.stat().st_size)
 
 
+def _remove(path: Path) -> None:
+    with contextlib.suppress(PermissionError):  # another user's, in a folder where only owners may remove
+        path.unlink(missing_ok=True)
+
+
 def _entry(path: Path) -> Kept:
-    size = path.stat().st_size
+    length = path.stat().st_size
     try:
         head = read_head(path)
-    except (OSError, ValueError):
-        return Kept(path, DAMAGED, FILES, 0.0, size)
+    except ValueError:
+        return Kept(path, DAMAGED, FILES, 0.0, length)
     what = NOTHING if head["status"] == status.NO_COVERAGE else IMAGES
     since = datetime.fromisoformat(head["fetched_utc"]).timestamp()
-    return Kept(path, head["request"].get("kind", "unknown"), what, since, size)
+    return Kept(path, head["request"].get("kind", "unknown"), what, since, length)
 
 
 def _left_half(run: Run) -> Iterator[Kept]:
@@ -156,9 +163,5 @@ def _verify_file(path: Path) -> None:
         raise ValueError("not the file that was kept")
 
 
-def _amount(files: int, size: int) -> str:
-    return f"{files} file{'' if files == 1 else 's'}, {_size(size)}" if files else "nothing"
-
-
-def _size(size: int) -> str:
-    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+def _amount(files: int, size_bytes: int) -> str:
+    return f"{files} file{'' if files == 1 else 's'}, {size(size_bytes / 1e6)}" if files else "nothing"

@@ -73,17 +73,30 @@ class Fetcher:
         if not self._first.remote:
             yield from map(self._row, sources, outside)
             return
-        yield from map(self._row, sources[:1], outside[:1])  # alone: where none can succeed, one request says so
+        before, alone = self._first.counts["requests"], 0
+        while alone < len(sources) and self._first.counts["requests"] == before:
+            # the first request goes alone: where none can succeed, or the host is only just being tried again, one is
+            # enough to tell
+            yield self._row(sources[alone], outside[alone])
+            alone += 1
         threads = THREADS_A_CONNECTION * self._first.settings.http.connections
         ahead = threads + AHEAD_BYTES // self._first.bytes_a_source()
         self._pool = ThreadPoolExecutor(threads, "fetch")
         waiting: collections.deque[Future] = collections.deque()
-        for one in zip(sources[1:], outside[1:], strict=True):
+        for one in zip(sources[alone:], outside[alone:], strict=True):
             waiting.append(self._pool.submit(self._row_unless_stopped, *one))
             if len(waiting) >= ahead:
-                yield waiting.popleft().result()
+                yield self._next(waiting)
         while waiting:
-            yield waiting.popleft().result()
+            yield self._next(waiting)
+
+    @staticmethod
+    def _next(waiting: collections.deque[Future]) -> dict:
+        """The row whose turn it is, or the error because of which it was not begun: a later source's."""
+        while True:
+            row = waiting.popleft().result()
+            if row is not None:
+                return row
 
     def _outside(self, sources: list[Source]) -> np.ndarray:
         """(N,) bool: not worth a request."""

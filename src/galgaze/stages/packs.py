@@ -28,6 +28,8 @@ ROW_GROUP = 16  # sources: what reading one needs in memory
 
 def write_pack(target: Path, rows: Iterable[dict], note: Callable[[dict], None]) -> None:
     """Write rows as they come, atomically; each is told to `note`. A full disk says of which file."""
+    for left_by_a_kill in target.parent.glob(f".{target.name}.*.partial"):  # a shard has one job at a time
+        left_by_a_kill.unlink(missing_ok=True)
     try:
         with atomic_path(target) as temporary, pq.ParquetWriter(temporary, MANIFEST, compression="zstd") as writer:
             group = []

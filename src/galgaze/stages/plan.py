@@ -109,7 +109,7 @@ def _read_rows(run: Run, field: str) -> pd.DataFrame:
         return _simulate(run, field, settings.simulated)
     if settings.query:
         saved = run.layout.query(field)
-        resolve_query(settings.query, saved)
+        resolve_query(settings.query, saved, run.config.contact)
         return read_query(saved, settings.query, settings.labels, classes)
     return read_table(settings.table, settings.labels, classes)
 

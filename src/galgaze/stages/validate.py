@@ -32,8 +32,9 @@ def check_run(run: Run, load: bool = True) -> None:
                 load_model(run.models(task))
     for task in run.trained_tasks():
         check_training(run, task, load)
-    for images in run.all_images():
-        _check_footprint(run, images.survey)
+    used = {images.survey for images in run.all_images()}
+    for survey in sorted(used | {fallback for fallback in map(run.fallback, used) if fallback}):
+        _check_footprint(run, survey)
 
 
 def _check_footprint(run: Run, survey: str) -> None:

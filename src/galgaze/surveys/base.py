@@ -182,7 +182,7 @@ class RemoteSurvey(Survey):
 
     def outside(self, ra_deg: np.ndarray, dec_deg: np.ndarray) -> np.ndarray:
         """Whether each position (N,) lies outside of the configured footprint; nowhere, where there is none."""
-        if self.settings.footprint is None:
+        if self.settings.footprint is None or len(ra_deg) == 0:
             return np.zeros(len(ra_deg), bool)
         return ~self._footprint.covers(ra_deg, dec_deg)
 

@@ -24,10 +24,12 @@ from filelock import FileLock
 from galgaze.errors import BadImage, TransientError
 from galgaze.files import sha256_file, write_bytes, write_json
 from galgaze.surveys.bricks import PIXEL_SCALE_ARCSEC, SIDE_PX, Brick
+from galgaze.surveys.cache import make_folder
 from galgaze.surveys.fits_images import BLOCK, in_short
 from galgaze.surveys.http import PoliteClient
 
 OPEN_FILES = 8
+CHECKSUM, ABSENT = ".sha256", ".absent"  # beside a file: its checksum; in its place: that the archive has none
 LOCKS = 64  # files; which one a brick file has is chance, so that the folder does not fill with locks
 DAY_S = 86_400.0
 TOLERANCE_PX = 0.5
@@ -121,7 +123,13 @@ class BrickFiles:
         if path is not None and not path.exists():  # taken away by hand, or by a job that found it damaged
             self._known.pop(piece, None)
             path = self.path(piece)
-        return None if path is None else self._open.read(path, rows, columns)
+        if path is None:
+            return None
+        try:
+            return self._open.read(path, rows, columns)
+        except BadImage:
+            _checksum(path).unlink(missing_ok=True)  # then the next process fetches it anew
+            raise
 
     def path(self, piece: Piece) -> Path | None:
         """Where a verified file stands, fetched if need be; None where the archive has none. Raises as `read`."""
@@ -144,11 +152,12 @@ class BrickFiles:
 
     def _lock(self, target: Path) -> FileLock:
         folder = self.folder / "locks"
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder, self.folder.parent)
         number = zlib.crc32(target.name.encode()) % LOCKS
         return FileLock(folder / f"{number}.lock", mode=0o666, thread_local=False)
 
     def _get(self, piece: Piece, target: Path) -> Path | None:
+        make_folder(target.parent, self.folder.parent)
         if target.exists():
             if _holds(target):
                 return target
@@ -200,11 +209,11 @@ def _result(known: Path | BadImage | None) -> Path | None:
 
 
 def _tombstone(target: Path) -> Path:
-    return target.with_name(f"{target.name}.absent")
+    return target.with_name(target.name + ABSENT)
 
 
 def _checksum(target: Path) -> Path:
-    return target.with_name(f"{target.name}.sha256")
+    return target.with_name(target.name + CHECKSUM)
 
 
 def _holds(target: Path) -> bool:

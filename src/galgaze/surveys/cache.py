@@ -64,7 +64,9 @@ class DownloadCache:
             entry = read_entry(path)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError):
+        except OSError:
+            return None  # it cannot be read now; that is no damage
+        except ValueError:
             entry = None
         if entry is None or (entry.body is None and self._too_old(entry.fetched_utc)):
             with contextlib.suppress(OSError):  # another user's, perhaps; it will be replaced

@@ -28,6 +28,7 @@ from astropy.io import fits
 from mocpy import MOC
 
 from galgaze.errors import BadImage, ConfigError, TransientError
+from galgaze.surveys.cache import make_folder
 from galgaze.surveys.fits_images import in_short
 from galgaze.surveys.http import PoliteClient
 
@@ -95,6 +96,7 @@ def _downloaded(url: str, client: PoliteClient, kept: Path) -> Footprint:
             raise BadImage(str(error)) from error  # so that it is asked for again: a body may be cut short
 
     try:
+        make_folder(kept.parent, kept.parent.parent)
         answer = client.download(url, kept, check)
     except BadImage as error:
         raise ConfigError(f"footprint: what came from {url} {error}. {WHAT_TO_DO}") from error

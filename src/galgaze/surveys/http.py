@@ -11,11 +11,11 @@ from typing import BinaryIO, NamedTuple
 
 import httpx
 
-from galgaze import __version__
 from galgaze.config import HttpSettings
 from galgaze.errors import BadImage, GalgazeError, ServiceDown, TransientError
 from galgaze.files import atomic_path
 from galgaze.surveys.host_gate import HostGate, default_folder
+from galgaze.words import user_agent
 
 RETRIED = {408, 425, 429, 500, 502, 503, 504}
 TRIES_OF_500 = 2  # some services say 500 for "nothing there": the survey decides
@@ -51,11 +51,6 @@ class _Failed(Exception):
     def __init__(self, kind: str, error: Exception, wait_s: float | None = None):
         super().__init__(kind)
         self.kind, self.error, self.wait_s = kind, error, wait_s
-
-
-def user_agent(contact: str) -> str:
-    """How we introduce ourselves to a survey's server."""
-    return f"galgaze/{__version__}" + (f" ({contact})" if contact else "")
 
 
 def retry_after_s(response: httpx.Response, now: float) -> float | None:
@@ -187,27 +182,29 @@ class PoliteClient:
                 refusals += failed.kind == "HTTP 500"
                 out_of_tries = attempt == self.settings.attempts or refusals == TRIES_OF_500
                 if out_of_tries or self._clock() + pause > deadline:
-                    return self._final(failed, gate, url, attempt, always=len(troubles) == 1)
+                    least = min(TRIES_OF_500, self.settings.attempts)
+                    again = refusals >= least or (len(troubles) == 1 and attempt >= least)
+                    return self._final(failed, gate, url, attempt, again)
                 self._sleep(pause)
                 wait *= 2
             else:
-                gate.succeeded()
+                # to be sent away is no sign of health: a host that has banned us says so to everything
+                gate.failed() if answer.status_code in (401, 403) else gate.succeeded()
                 return answer
         raise AssertionError("attempts is at least 1")
 
     @staticmethod
-    def _final(failed: _Failed, gate: HostGate, url: str, attempts: int, always: bool) -> Answer:
+    def _final(failed: _Failed, gate: HostGate, url: str, attempts: int, again: bool) -> Answer:
         if not isinstance(failed.error, BadImage):  # the host is well, its image is not
             gate.failed(certain=not isinstance(failed.error, _Refused))
-        if isinstance(failed.error, _Refused):
+        if isinstance(failed.error, _Refused) and again:
             return failed.error.answer
         if isinstance(failed.error, _NoAnswer):
             tries = f"{attempts} tries" if attempts > 1 else "1 try"
             raise TransientError(f"{url}: {failed.error}, after {tries}. Run again later to resume.") from failed.error
-        if isinstance(failed.error, BadImage) and not always:  # what is served there comes the same every time
-            raise TransientError(
-                f"{url}: {failed.error}, after {attempts} tries that failed in different ways. Run again later."
-            ) from failed.error
+        if isinstance(failed.error, BadImage | _Refused) and not again:  # what is true of a place comes again
+            ways = "tries that failed in different ways" if attempts > 1 else "try"
+            raise TransientError(f"{url}: {failed.error}, after {attempts} {ways}. Run again later.") from failed.error
         raise failed.error
 
     def _once(self, method: str, url: str, arguments: dict, file: BinaryIO | None = None) -> Answer:

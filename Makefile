@@ -24,7 +24,7 @@ catalogue: $(VENV)/.installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores $(CORES) --configfile $(CONFIG)
 
 test: $(VENV)/.installed-tests
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile
 
 lint: $(VENV)/.installed-tests
 	$(BIN)/ruff check

@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tests.real_data import unpacked_mirabest
 
 from galgaze.config import OpticalPreparation, RadioPreparation
 from galgaze.errors import ConfigError
@@ -160,14 +160,13 @@ class TestMirabest:
         if not root:
             pytest.skip("GALGAZE_TEST_DATA (a folder with first/mirabest) is not set")
         folder = Path(root, "first/mirabest")
-        with tarfile.open(folder / "batches.tar.gz") as archive:
-            archive.extractall(tmp_path, filter="data")
+        batches = unpacked_mirabest(Path(root), tmp_path)
         codes = pd.read_csv(folder / "sources.csv", dtype={"label": str})["label"]
         for subset, wanted in [
             ("all", codes[codes.str[0] != "3"]),
             ("confident", codes[codes.str[:2].isin(["10", "20"])]),
         ]:
-            image, label = read_mirabest(tmp_path / "batches", "train", subset)
+            image, label = read_mirabest(batches, "train", subset)
             assert image.shape == (len(wanted), 1, 150, 150)
             assert np.bincount(label).tolist() == [(wanted.str[0] == "1").sum(), (wanted.str[0] == "2").sum()]
 

@@ -3,7 +3,6 @@
 import gzip
 import io
 import os
-import tarfile
 from pathlib import Path
 
 import httpx
@@ -13,6 +12,7 @@ from astropy.wcs import WCS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tests.real_data import unpacked_mirabest
 from tests.servers import header
 from tests.servers.legacy import LegacyServer, colours
 from tests.surveys.bodies import DEC, RA, SCALE, first_fits, galaxy, legacy_fits, legacy_settings, star
@@ -320,8 +320,7 @@ def test_published_batches_are_reproduced(tmp_path_factory, number):
     folder = real_folder("first/mirabest")
     published = tmp_path_factory.getbasetemp() / "mirabest_batches"
     if not published.exists():
-        with tarfile.open(folder / "batches.tar.gz") as archive:
-            archive.extractall(published, filter="data")
+        unpacked_mirabest(folder.parents[1], published)
     images = {}
     for path in sorted((published / "batches").glob("data_batch_*")):
         batch = read_array_pickle(path)

@@ -1,6 +1,7 @@
 """The simulated radio sky is the same everywhere, and its maps show what their truth says."""
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -208,8 +209,11 @@ def test_bad_mixes_are_named(mix, said):
     survey = {"kind": "simulated_first", "mix": mix}
     with pytest.raises(ConfigError) as caught:
         check_config({"surveys": {"sky": survey}, "fields": {}, "tasks": {}})
-    assert "surveys.sky.mix: " in str(caught.value)
-    assert said in str(caught.value)
+    assert "surveys.sky.mix" in str(caught.value)
+    if all(math.isfinite(share) for share in mix.values()):
+        assert said in str(caught.value)
+    else:
+        assert "should be a finite number" in str(caught.value)
 
 
 def test_the_survey_passes_its_mix_on():

@@ -533,3 +533,15 @@ def test_a_field_without_sources(tmp_path, server):
     run = planned(tmp_path, legacy(server), others=others, field=field)
     assert fetched(run) == "field sky shard 0: nothing to fetch"
     assert server.requests == []
+
+
+def test_half_packs_of_long_ago_are_cleared_away(run, server):
+    """What a kill left; but not what another run may be writing at this moment."""
+    folder = run.layout.fetched("field", "sky", 0).parent
+    folder.mkdir(parents=True)
+    old, new = (folder / f".shard-00000.parquet.{name}.partial" for name in ("old", "new"))
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    fetched(run)
+    assert (old.exists(), new.exists()) == (False, True)

@@ -1,5 +1,7 @@
 """A shard's cutouts as served, in one Parquet file with a manifest row a source."""
 
+import contextlib
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +25,13 @@ MANIFEST = pa.schema(
         ("content", pa.large_binary()),
     ]
 )
+STALE_S = 86_400.0
 ROW_GROUP = 16  # sources: what reading one needs in memory
 
 
 def write_pack(target: Path, rows: Iterable[dict], note: Callable[[dict], None]) -> None:
     """Write rows as they come, atomically; each is told to `note`. A full disk says of which file."""
-    for left_by_a_kill in target.parent.glob(f".{target.name}.*.partial"):  # a shard has one job at a time
-        left_by_a_kill.unlink(missing_ok=True)
+    _remove_left_by_kills(target)
     try:
         with atomic_path(target) as temporary, pq.ParquetWriter(temporary, MANIFEST, compression="zstd") as writer:
             group = []
@@ -43,6 +45,14 @@ def write_pack(target: Path, rows: Iterable[dict], note: Callable[[dict], None])
     except OSError as error:
         error.filename = error.filename or str(target)
         raise
+
+
+def _remove_left_by_kills(target: Path) -> None:
+    """Half packs that no job can still be writing: a second run may be at work on the same shard."""
+    for half in target.parent.glob(f".{target.name}.*.partial"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - half.stat().st_mtime > STALE_S:
+                half.unlink()
 
 
 def content_identity(path) -> str:

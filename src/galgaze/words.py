@@ -1,4 +1,6 @@
-"""Quantities as people read them, and who we say we are."""
+"""Quantities as people read them, the words of pages, and who we say we are."""
+
+import re
 
 from galgaze import __version__
 
@@ -19,3 +21,9 @@ def duration(seconds: float) -> str:
 def size(megabytes: float) -> str:
     """``3.1 MB``, ``15.8 GB``."""
     return f"{megabytes / 1e3:.1f} GB" if megabytes >= 1e3 else f"{megabytes:.1f} MB"
+
+
+def words_of_page(body: bytes) -> str:
+    """The words of an HTML page, in one line."""
+    text = re.sub(r"(?is)<(script|style)\b.*?</\1>|<[^>]*>", " ", body[:20_000].decode("latin-1"))
+    return " ".join(text.split())

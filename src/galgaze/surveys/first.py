@@ -16,6 +16,7 @@ from galgaze.errors import BadImage, NoCoverage, ServiceDown, TransientError
 from galgaze.surveys.base import Cutout, RemoteSurvey, Source, pixel_side
 from galgaze.surveys.fits_images import check_finite, is_fits, locate, read_fits, whole_headers
 from galgaze.surveys.http import Answer
+from galgaze.words import words_of_page
 
 PIXEL_SCALE_ARCSEC = 1.8
 SCALE_TOLERANCE = 0.02
@@ -85,7 +86,7 @@ def _check(url: str, answer: Answer) -> None:
         if whole_headers(answer.content)[0].get("NAXIS", 0) < 2:
             raise BadImage(f"{url}: the FITS file holds no image")
         return
-    said = _text_of(answer.content)
+    said = words_of_page(answer.content)
     if NOT_COVERED.search(said):
         raise NoCoverage(f"{url} says: {said[:200]}")
     if not IN_TROUBLE.search(said):
@@ -93,7 +94,7 @@ def _check(url: str, answer: Answer) -> None:
 
 
 def _said(url: str, answer: Answer) -> str:
-    said = _text_of(answer.content)[:200] or f"{len(answer.content)} bytes, no words"
+    said = words_of_page(answer.content)[:200] or f"{len(answer.content)} bytes, no words"
     return f"{url}: HTTP {answer.status_code}: {said}"
 
 
@@ -160,9 +161,3 @@ def decode_first(body: bytes, source: Source, size_px: int | None = None) -> Cut
         raise BadImage(BLANK)
     check_finite(pixels, observed)
     return Cutout(np.where(observed, pixels, 0), "", False, observed, centre_px, jacobian)
-
-
-def _text_of(body: bytes) -> str:
-    """The words of an HTML page, in one line."""
-    text = re.sub(r"(?is)<(script|style)\b.*?</\1>|<[^>]*>", " ", body[:20_000].decode("latin-1"))
-    return " ".join(text.split())

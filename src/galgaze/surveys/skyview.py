@@ -17,6 +17,7 @@ from galgaze.errors import BadImage, ConfigError, NoCoverage, TransientError
 from galgaze.surveys.base import Cutout, RemoteSurvey, Source, pixel_side
 from galgaze.surveys.fits_images import check_finite, locate, read_fits
 from galgaze.surveys.http import Answer
+from galgaze.words import words_of_page
 
 SCALE_TOLERANCE = 0.01  # relative
 CENTRE_TOLERANCE_PX = 1.0
@@ -144,7 +145,7 @@ class Skyview(RemoteSurvey):
             raise NoCoverage(f"SkyView has no images of {self.settings.survey} there")
         if not self._links(page):
             said = ERROR.search(page.content)
-            words = _words(said[0] if said else page.content)
+            words = words_of_page(said[0] if said else page.content)[:200]
             raise TransientError(f"{page.url}: no FITS file; SkyView says: {words}")
 
     def _check_image(self, image: Answer, source: Source) -> None:
@@ -198,10 +199,6 @@ def decode_plane(body: bytes, source: Source, size_px: int, pixel_scale_arcsec: 
 
 def _check_form(answer: Answer) -> None:
     if answer.status_code == 200 and not FORM.search(answer.content):
-        raise TransientError(f"{answer.url}: SkyView's form was expected, this came: {_words(answer.content)}")
-
-
-def _words(body: bytes) -> str:
-    """The words of a page, in one line."""
-    text = re.sub(r"(?is)<(script|style)\b.*?</\1>|<[^>]*>", " ", body[:20_000].decode("latin-1"))
-    return " ".join(text.split())[:200]
+        raise TransientError(
+            f"{answer.url}: SkyView's form was expected, this came: {words_of_page(answer.content)[:200]}"
+        )

@@ -129,3 +129,18 @@ def _ra_conditions(ra: str, centre_deg: float, half_width_deg: float) -> list[st
     if west < 0 or east >= 360:
         return [f"({ra} >= {number(west % 360)} OR {ra} <= {number(east % 360)})"]
     return [f"{ra} BETWEEN {number(west)} AND {number(east)}"]
+
+
+def cut_columns(query: QuerySource, magnitude: str, radius: str) -> list[str]:
+    """The columns that the query's cuts need: the service's ``magnitude`` before the band's name, and ``radius``."""
+    return ([magnitude + query.magnitude.band] if query.magnitude else []) + ([radius] if query.radius else [])
+
+
+def cut_conditions(query: QuerySource, magnitude: str, radius: str) -> list[str]:
+    """The query's cuts on these columns, named as in `cut_columns`."""
+    cuts = []
+    if query.magnitude:
+        cuts.append(magnitude_condition(query.magnitude, magnitude + query.magnitude.band))
+    if query.radius:
+        cuts.append(radius_condition(query.radius, radius))
+    return cuts

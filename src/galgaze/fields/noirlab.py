@@ -18,6 +18,7 @@ from galgaze.words import user_agent
 ADDRESS = "https://datalab.noirlab.edu/tap"
 TIMEOUT_S = 600.0  # without a byte; the service itself ends a synchronous query sooner
 TABLE = re.compile(r"ls_dr(\d{1,2})\.tractor(_[ns])?", re.ASCII)
+CUTS = ("mag_", "shape_r")  # what stands before a band's name, and the column of radii
 POSITION = conditions.POSITION
 FAILED = re.compile(  # whatever the order of its attributes, or if the status is one
     rb"<(?:\w+:)?INFO\b(?=[^>]*QUERY_STATUS)(?=[^>]*\bERROR\b)[^>]*>([^<]*)", re.IGNORECASE
@@ -42,7 +43,7 @@ def require_sound(query: QuerySource) -> None:
 
 def asked(query: QuerySource) -> dict:
     """What decides about the answer, as kept with it."""
-    return conditions.asked(query, _cut_columns(query))
+    return conditions.asked(query, conditions.cut_columns(query, *CUTS))
 
 
 def ask(query: QuerySource, contact: str = ""):
@@ -77,20 +78,12 @@ def adql(query: QuerySource) -> str:
         if query.cone
         else conditions.box_conditions(query.box, "ra", "dec")
     )
-    cuts = ["brick_primary = 1", "type <> 'PSF'", "type <> 'DUP'"]
-    if query.magnitude:
-        cuts.append(conditions.magnitude_condition(query.magnitude, f"mag_{query.magnitude.band}"))
-    if query.radius:
-        cuts.append(conditions.radius_condition(query.radius, "shape_r"))
+    cuts = ["brick_primary = 1", "type <> 'PSF'", "type <> 'DUP'", *conditions.cut_conditions(query, *CUTS)]
     columns = [*POSITION.values(), *asked(query)["columns"]]
     return (
         f"SELECT TOP {query.row_limit + 1} {', '.join(columns)} FROM {query.catalogue} "
         f"WHERE {' AND '.join([*region, *cuts])}"
     )
-
-
-def _cut_columns(query: QuerySource) -> list[str]:
-    return ([f"mag_{query.magnitude.band}"] if query.magnitude else []) + (["shape_r"] if query.radius else [])
 
 
 def _post(query: QuerySource, text: str, contact: str) -> tuple[bytes, str]:

@@ -22,6 +22,7 @@ from galgaze.words import user_agent
 ADDRESS = "https://skyserver.sdss.org"
 RELEASE = 17
 TIMEOUT_S = 660.0  # without a byte; SkyServer ends a query after 600
+CUTS = ("petroMag_", "petroRad_r")  # what stands before a band's name, and the column of radii
 POSITION = conditions.POSITION
 UNITS = {"ra": "deg", "dec": "deg", "petroRad": "arcsec", "petroMag": "mag"}
 UNKNOWN = -9999.0
@@ -40,7 +41,7 @@ def require_sound(query: QuerySource) -> None:
 
 def asked(query: QuerySource) -> dict:
     """What decides about the answer, as kept with it."""
-    return conditions.asked(query, _cut_columns(query)) | {"release": RELEASE}
+    return conditions.asked(query, conditions.cut_columns(query, *CUTS)) | {"release": RELEASE}
 
 
 def ask(query: QuerySource, contact: str = ""):
@@ -88,20 +89,13 @@ def sql(query: QuerySource) -> str:
     redshift = query.columns.redshift
     if redshift:
         tables.append("LEFT JOIN SpecObj AS s ON s.specObjID = g.specObjID AND s.zWarning = 0")
-    if query.magnitude:
-        where.append(conditions.magnitude_condition(query.magnitude, f"g.petroMag_{query.magnitude.band}"))
-    if query.radius:
-        where.append(conditions.radius_condition(query.radius, "g.petroRad_r"))
+    where += conditions.cut_conditions(query, *(f"g.{name}" for name in CUTS))
     columns = [*POSITION.values(), *asked(query)["columns"]]
     shown = [f"{'s' if name == redshift else 'g'}.{name} AS {name}" for name in columns]
     return (
         f"SELECT TOP {query.row_limit + 1} {', '.join(shown)}, COUNT(*) OVER () AS {MATCHING} "
         f"FROM {' '.join(tables)} WHERE {' AND '.join(where)}"
     )
-
-
-def _cut_columns(query: QuerySource) -> list[str]:
-    return ([f"petroMag_{query.magnitude.band}"] if query.magnitude else []) + (["petroRad_r"] if query.radius else [])
 
 
 def _get(query: QuerySource, text: str, contact: str) -> tuple[str, str]:
